@@ -1,0 +1,1 @@
+"""The HTTP API: webhooks in, fetch, push and status on request."""

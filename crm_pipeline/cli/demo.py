@@ -1,0 +1,151 @@
+"""`demo`: a CRM, a database and Dagster with made-up contacts, set up, played and checked."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated
+
+import typer
+
+from crm_pipeline.cli.options import CommandError, Options
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from rich.console import RenderableType
+
+    from crm_pipeline.cli.demo_story import Story
+
+START_SECONDS = 180.0
+_DATABASE = "crm_pipeline.db"
+_LOG = "dagster.log"
+_LAST_LINES = 15
+
+
+def demo(
+    context: typer.Context,
+    once: Annotated[
+        bool, typer.Option("--once", help="Stop after the summary; 0 only if every check held.")
+    ] = False,
+    contacts: Annotated[
+        int, typer.Option(min=100, max=1_000_000, help="Contacts in the simulated CRM.")
+    ] = 1000,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the Dagster UI; a free one when it is taken.")
+    ] = 3000,
+) -> None:
+    """Show everything on made-up contacts: two-way syncs in Dagster, with a summary that is checked."""
+    from crm_pipeline.cli.dagster_ui import DagsterUi, dagster_dev, environment_without
+    from crm_pipeline.cli.demo_story import Story
+    from crm_pipeline.cli.processes import stoppable, usable_port, wait_until
+    from crm_pipeline.settings import Settings
+    from crm_pipeline.simulators.generic import CONTACTS_PATH, GenericCrm, create_app
+    from crm_pipeline.simulators.serve import running
+
+    options, project = Options.of(context), Path.cwd()
+    folder, port = project / "var" / "demo", usable_port(port)
+    crm = GenericCrm.seeded(contacts)
+    environment = environment_without([name.upper() for name in Settings.model_fields])
+    with stoppable(), _fresh(folder) as lock, running(create_app(crm)) as crm_url:
+        _configure(folder, f"{crm_url}{CONTACTS_PATH}", crm.options.api_key)
+        # The HTTP API will start here: it needs the folder's .env, and Dagster's processes need not know it.
+        with dagster_dev(
+            project,
+            folder / "dagster",
+            port,
+            folder=folder,
+            environment=environment,
+            log=folder / _LOG,
+            keep_open=[lock],
+        ) as dagster:
+            ui = DagsterUi(f"http://127.0.0.1:{port}")
+            story = Story(crm, folder / _DATABASE, ui, _say, lambda: _require_alive(dagster, folder))
+            _say(f"A simulated CRM with {contacts} contacts answers at {crm_url}; Dagster is starting")
+            wait_until(lambda: _up(story), seconds=START_SECONDS, what="starting Dagster")
+            story.play()
+            _answer(options, story)
+            if not once:
+                _stay(story, crm_url)
+    failed = [check for check in story.checks if not check.held]
+    if failed:
+        raise CommandError(
+            "\n".join(f"Failed: {each.what}: expected {each.expected}, found {each.found}" for each in failed)
+        )
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+@contextmanager
+def _fresh(folder: Path) -> Iterator[IO[str]]:
+    """Empty the demo's folder, unless another demo lives in it; Dagster holds the lock as well."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CommandError(f"A demo is running in {folder}: stop it first") from None
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir()
+        yield lock
+
+
+def _configure(folder: Path, api_url: str, api_key: str) -> None:
+    """Write the demo's settings as a user would: an .env and a connection file."""
+    shutil.copyfile(Path(__file__).with_name("demo_connection.yaml"), folder / "connection.yaml")
+    variables = {
+        "EXTERNAL_CRM_ENABLED": "true",
+        "EXTERNAL_CRM_API_URL": api_url,
+        "EXTERNAL_CRM_API_KEY": api_key,
+        "EXTERNAL_CRM_CONFIG": "connection.yaml",
+        "EXTERNAL_CRM_PUSH": "auto",
+        "DATABASE_URL": f"sqlite:///{_DATABASE}",
+    }
+    (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
+
+
+def _require_alive(dagster: subprocess.Popen[bytes], folder: Path) -> None:
+    if dagster.poll() is not None:
+        lines = (folder / _LOG).read_text(errors="replace").splitlines()[-_LAST_LINES:]
+        raise CommandError("\n".join([f"Dagster ended with code {dagster.returncode}:", *lines]))
+
+
+def _up(story: Story) -> bool:
+    story.alive()
+    return story.ui.loaded()
+
+
+def _answer(options: Options, story: Story) -> None:
+    from rich.console import Group
+
+    from crm_pipeline.cli.demo_story import FIGURES, document
+    from crm_pipeline.cli.output import table
+
+    columns = ("sync", "step", *FIGURES[:-2], "API calls", "seconds")
+    rows = [(row.sync, row.step, *(row.figures[name] for name in FIGURES)) for row in story.rows]
+    held = sum(check.held for check in story.checks)
+    shown: list[RenderableType] = ["", table(columns, rows, numbers=columns[2:]), ""]
+    shown.append(f"{held} of {len(story.checks)} checks held")
+    options.answer(document(story), Group(*shown))
+
+
+def _stay(story: Story, crm_url: str) -> None:
+    """Keep everything up until Ctrl-C.
+
+    Raises:
+        CommandError: Dagster ended by itself.
+    """
+    from crm_pipeline.cli.processes import forever
+
+    _say(f"Dagster UI      {story.ui.url}")
+    _say(f"Simulated CRM   {crm_url}/sim/stats")
+    _say(f"Settings        {story.database.parent / '.env'} (crm-pipeline status works in that folder)")
+    _say("Ctrl-C stops everything")
+    with suppress(KeyboardInterrupt):
+        forever(story.alive)

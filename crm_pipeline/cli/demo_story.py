@@ -1,0 +1,196 @@
+"""The demo's story: three syncs with changes on both sides between them, every figure checked."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from crm_pipeline.cli.dagster_ui import DagsterUi, Run
+from crm_pipeline.cli.options import CommandError
+from crm_pipeline.cli.output import OUTCOMES
+from crm_pipeline.cli.processes import wait_until
+from crm_pipeline.simulators.contacts import phone_of
+from crm_pipeline.simulators.generic import GenericCrm
+
+STEPS = {"external_contacts": "pull", "contacts": "apply", "outbound_push": "push"}
+"""What each asset does, in the order of a sync."""
+FIGURES = (*OUTCOMES, "api_calls", "duration_seconds")
+EDITED_THERE, NEW_THERE, EDITED_HERE, NEW_HERE = 12, 3, 8, 2
+RUN_SECONDS = 180.0
+_WRITES = ("create", "update", "batch")
+_NOTE_THERE = "Rapat panitia dipindah ke Jumat."
+_NOTE_HERE = "Minta contoh gelang QR."
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one step of one sync did."""
+
+    sync: str
+    step: str
+    figures: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing the demo promises."""
+
+    what: str
+    expected: object
+    found: object
+
+    @property
+    def held(self) -> bool:
+        """Whether it came true."""
+        return self.expected == self.found
+
+
+@dataclass(slots=True)
+class Story:
+    """Plays the demo on a running simulator, database and Dagster, and keeps what came of it."""
+
+    crm: GenericCrm
+    database: Path
+    ui: DagsterUi
+    say: Callable[[str], None]
+    alive: Callable[[], None]
+    """Raises when one of the demo's processes has ended."""
+    rows: list[Row] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    _counted: set[str] = field(default_factory=set)
+
+    def play(self) -> None:
+        """Tell the whole story.
+
+        Raises:
+            CommandError: a run failed, or took too long.
+        """
+        self._first_sync()
+        self._both_sides_change()
+        self._nothing_changes()
+
+    def _first_sync(self) -> None:
+        there = len(self.crm.records)
+        self.say(f"First sync: {there} contacts come from the CRM")
+        done = self._sync("first")
+        self._check("first sync reads every record", there, done["pull"]["seen"])
+        self._check("first sync creates every contact", there, done["apply"]["created"])
+        self._check("first sync writes nothing to the CRM", 0, _changed(done["push"]))
+        self._check("contacts in the database", there, self._ask("SELECT count(*) FROM contacts"))
+
+    def _both_sides_change(self) -> None:
+        self.say(
+            f"Both sides change: in the CRM {EDITED_THERE} edits and {NEW_THERE} new records, "
+            f"by plain SQL {EDITED_HERE} edits and {NEW_HERE} new contacts"
+        )
+        ids = list(self.crm.records)
+        there, here = ids[:EDITED_THERE], ids[EDITED_THERE : EDITED_THERE + EDITED_HERE]
+        self._change_there(there, len(ids))
+        self._change_here([str(self.crm.records[each]["phone"]) for each in here], len(ids) + NEW_THERE)
+        self.say("Second sync: each change travels to the other side")
+        done = self._sync("second")
+        self._check("contacts updated from the CRM", EDITED_THERE, done["apply"]["updated"])
+        self._check("contacts created from the CRM", NEW_THERE, done["apply"]["created"])
+        self._check("CRM records updated from here", EDITED_HERE, done["push"]["updated"])
+        self._check("CRM records created from here", NEW_HERE, done["push"]["created"])
+        self._check(
+            "edits of the CRM found in the database",
+            EDITED_THERE,
+            self._ask("SELECT count(*) FROM contacts WHERE notes = ? AND capacity = 321", _NOTE_THERE),
+        )
+        arrived = [self.crm.records[each] for each in here]
+        self._check(
+            "SQL edits found in the CRM",
+            EDITED_HERE,
+            sum(each["notes"] == _NOTE_HERE and each["ticket_price"] == 0 for each in arrived),
+        )
+        everywhere = len(ids) + NEW_THERE + NEW_HERE
+        self._check(
+            "contacts in the database at last", everywhere, self._ask("SELECT count(*) FROM contacts")
+        )
+        self._check("records in the CRM at last", everywhere, len(self.crm.records))
+
+    def _nothing_changes(self) -> None:
+        self.say("Third sync: nothing has changed, so nothing is written on either side")
+        writes, versions = self._writes(), self._ask("SELECT sum(row_version) FROM contacts")
+        done = self._sync("third")
+        self._check("third sync changes no contact", 0, _changed(done["apply"]))
+        self._check("third sync changes no CRM record", 0, _changed(done["push"]))
+        self._check("third sync sends the CRM no write", writes, self._writes())
+        self._check("row versions stand still", versions, self._ask("SELECT sum(row_version) FROM contacts"))
+
+    def _change_there(self, record_ids: list[str], count: int) -> None:
+        """Work in the CRM as its users do."""
+        for record_id in record_ids:
+            self.crm.edit(record_id, notes=_NOTE_THERE, capacity=321)
+        for index in range(count, count + NEW_THERE):
+            self.crm.create(phone=f"{phone_of(index)}@c.us", name="Sekar Wirajagara", status="prospect")
+
+    def _change_here(self, contact_ids: list[str], count: int) -> None:
+        """Write plain SQL, as another program on the same database would."""
+        new = [(f"{phone_of(index)}@c.us", "Bagas Tirtabayuna") for index in range(count, count + NEW_HERE)]
+        edits = [(_NOTE_HERE, 0, contact_id) for contact_id in contact_ids]
+        with closing(sqlite3.connect(self.database, timeout=30)) as database, database:
+            database.executemany("UPDATE contacts SET notes = ?, ticket_price = ? WHERE id = ?", edits)
+            database.executemany("INSERT INTO contacts (id, nama) VALUES (?, ?)", new)
+
+    def _ask(self, query: str, *values: object) -> int:
+        with closing(sqlite3.connect(self.database, timeout=30)) as database:
+            return int(database.execute(query, values).fetchone()[0])
+
+    def _writes(self) -> int:
+        return sum(self.crm.calls[kind] for kind in _WRITES)
+
+    def _sync(self, name: str) -> dict[str, dict[str, float]]:
+        """Run ``sync_job``; the figures of all runs since the last time, by step.
+
+        The sensor may push a change before our run comes to it: both runs count.
+        """
+        run_id = self.ui.launch("sync_job")
+        wait_until(lambda: self._idle(run_id), seconds=RUN_SECONDS, what=f"the {name} sync")
+        runs = [run for run in self.ui.runs() if run.id not in self._counted]
+        self._counted.update(run.id for run in runs)
+        for run in runs:
+            if run.status != "SUCCESS":
+                raise CommandError(f"{run.job} ended as {run.status}: {self.ui.failure(run.id)}")
+        done = {step: _sum(runs, asset) for asset, step in STEPS.items()}
+        for step, figures in done.items():
+            self.rows.append(Row(name, step, figures))
+            outcomes = sum(figures[outcome] for outcome in OUTCOMES[1:])
+            self._check(f"{name} sync: {step} adds up", figures["seen"], outcomes)
+            self._check(f"{name} sync: {step} rejects nothing", 0, figures["rejected"])
+        return done
+
+    def _idle(self, run_id: str) -> bool:
+        self.alive()
+        runs = self.ui.runs()
+        return run_id in {run.id for run in runs} and all(run.ended for run in runs)
+
+    def _check(self, what: str, expected: object, found: object) -> None:
+        self.checks.append(Check(what, expected, found))
+
+
+def _sum(runs: list[Run], asset: str) -> dict[str, float]:
+    """Add up the figures of one asset; they are 0 where no run materialized it."""
+    found = [run.figures.get(asset, {}) for run in runs]
+    return {name: sum(figures.get(name, 0) for figures in found) for name in FIGURES}
+
+
+def _changed(figures: dict[str, float]) -> float:
+    return figures["created"] + figures["updated"]
+
+
+def document(story: Story) -> dict[str, Any]:
+    """Everything for machines."""
+    return {
+        "steps": [{"sync": row.sync, "step": row.step, **row.figures} for row in story.rows],
+        "checks": [
+            {"what": check.what, "expected": check.expected, "found": check.found, "held": check.held}
+            for check in story.checks
+        ],
+        "held": all(check.held for check in story.checks),
+    }

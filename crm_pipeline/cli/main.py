@@ -1,0 +1,96 @@
+"""The command line's entry: global options, the commands, and how failures end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crm_pipeline import __version__
+from crm_pipeline.cli import database, demo, dev, rejects, simulate, status, syncing
+from crm_pipeline.cli.options import Options
+
+app = typer.Typer(
+    name="crm-pipeline",
+    help="Keep contacts and an external CRM in agreement, in both directions.",
+    epilog="Global options may also stand after the command.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # with rich, --help alone takes three times as long
+    pretty_exceptions_enable=False,
+)
+app.command()(syncing.pull)
+app.command()(syncing.push)
+app.command()(syncing.sync)
+app.command()(status.status)
+app.add_typer(rejects.app, name="rejects")
+app.add_typer(database.app, name="db")
+app.add_typer(simulate.app, name="simulate")
+app.command()(demo.demo)
+app.command()(dev.dev)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _globals(
+    context: typer.Context,
+    env_file: Annotated[
+        Path | None, typer.Option("--env-file", metavar="FILE", help="Read this file instead of .env.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    del debug, version  # ``run`` and the callback see to them
+    context.obj = Options(env_file=env_file, json=json)
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and leave: 0 success, 1 failure, 2 wrong usage.
+
+    Raises:
+        SystemExit: always.
+    """
+    ordered = globals_first(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(ordered, prog_name="crm-pipeline")
+    except Exception as error:
+        if "--debug" in ordered:
+            raise
+        from crm_pipeline.cli.failures import explain
+
+        typer.echo(explain(error), err=True)
+        raise SystemExit(1) from None
+
+
+def globals_first(arguments: Sequence[str]) -> list[str]:
+    """Put global options before the command, where Typer takes them."""
+    first: list[str] = []
+    rest: list[str] = []
+    left = list(arguments)
+    while left:
+        argument = left.pop(0)
+        if argument == "--":
+            rest += [argument, *left]
+            break
+        if argument in {"--json", "--debug"} or argument.startswith("--env-file="):
+            first.append(argument)
+        elif argument == "--env-file" and left:
+            first += [argument, left.pop(0)]
+        else:
+            rest.append(argument)
+    return first + rest
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,141 @@
+"""Child processes: started so that they can be stopped, and stopped with all they started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from crm_pipeline.cli.options import CommandError
+
+STOP_SECONDS = 20.0
+"""How long children may take to end in order; Dagster takes about 4."""
+_POLL_SECONDS = 0.1
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGINT, SIGTERM and SIGHUP end the block as Ctrl-C does.
+
+    A shell starts its background jobs with SIGINT ignored, and what is ignored stays so in
+    every child; a handler of our own is reset to the default in them.
+    """
+    with _handling(signal.default_int_handler):
+        yield
+
+
+@contextmanager
+def _handling(handler: Any) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+@contextmanager
+def child(
+    command: Sequence[str],
+    *,
+    folder: Path,
+    environment: Mapping[str, str],
+    log: Path | None = None,
+    keep_open: Sequence[IO[str]] = (),
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program beside the block, in a session of its own; at the end it and its children are gone.
+
+    Args:
+        command: program and arguments.
+        folder: its working folder.
+        environment: all its variables.
+        log: file for its output; ours when not given.
+        keep_open: files it inherits, locks for one.
+    """
+    with open_log(log) as output:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT if output else None,
+            start_new_session=True,
+            pass_fds=[file.fileno() for file in keep_open],
+        )
+    try:
+        yield process
+    finally:
+        with _handling(signal.SIG_IGN):  # a second Ctrl-C must not leave half of them behind
+            stop(process)
+
+
+@contextmanager
+def open_log(log: Path | None) -> Iterator[IO[bytes] | None]:
+    """Open a log file for a child; the child keeps its own handle."""
+    if log is None:
+        yield None
+        return
+    with log.open("ab") as output:
+        yield output
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask with SIGINT, wait for the whole session, and kill what is left of it."""
+    with suppress(ProcessLookupError):
+        process.send_signal(signal.SIGINT)
+    deadline = time.monotonic() + STOP_SECONDS
+    while time.monotonic() < deadline:
+        process.poll()
+        if not _group_lives(process.pid):
+            break
+        time.sleep(_POLL_SECONDS)
+    else:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float, what: str) -> None:
+    """Wait for a condition.
+
+    Raises:
+        CommandError: it did not come true in time.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise CommandError(f"{what} took more than {seconds:.0f} seconds")
+        time.sleep(_POLL_SECONDS)
+
+
+def forever(alive: Callable[[], None]) -> None:
+    """Wait until ``alive`` raises, or a signal does."""
+    while True:
+        alive()
+        time.sleep(1.0)
+
+
+def usable_port(wanted: int) -> int:
+    """Return this loopback port, or a free one where it is taken."""
+    for port in (wanted, 0):
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise CommandError("no port is free on this machine")

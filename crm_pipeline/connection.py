@@ -1,0 +1,274 @@
+"""The connection file: one CRM account described as data, typed and validated.
+
+Nine environment variables cannot say where a CRM keeps its records, how it pages or
+what it calls a field. This model can, without code. It is pure: it reads no
+environment and opens no file (``settings.py`` does), so connectors and mapping can
+both depend on it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from crm_pipeline.checked import CrmUrl, Region, ZoneName
+
+Path = str
+"""A dotted path into a JSON document: ``data.items``, ``phones.0.value``, ``name``."""
+
+
+class _Section(BaseModel):
+    """One section of the file: unknown keys are mistakes, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ConnectorType(StrEnum):
+    """Which dialect the connector speaks."""
+
+    GENERIC = "generic"
+    HUBSPOT = "hubspot"
+    SALESFORCE = "salesforce"
+    ZOHO = "zoho"
+
+
+class Auth(_Section):
+    """How a request proves who it is; the key itself comes from the environment."""
+
+    kind: Literal["none", "bearer", "header", "basic", "query"] = "bearer"
+    header: str = "Authorization"
+    template: str = "{api_key}"
+    """For ``header``: the header's value, with ``{api_key}`` where the key goes."""
+    param: str = "api_key"
+    """For ``query``: the name of the query parameter."""
+    username: str = ""
+    """For ``basic``: the user name; the key is the password."""
+
+
+class Records(_Section):
+    """Where a page holds its records, and a record its own facts."""
+
+    path: Path | None = None
+    """List of records inside the page; common envelopes are detected when not given."""
+    id: tuple[Path, ...] = ("id", "external_id", "record_id", "uuid")
+    """First present wins. A record without one is identified by its WhatsApp id."""
+    modified: tuple[Path, ...] = ("updated_at", "modified_at", "updatedAt", "modified", "created_at")
+    deleted: Path | None = None
+    """A true value marks the record as deleted in the CRM."""
+
+
+class TimeFilter(_Section):
+    """A query parameter that restricts a listing by modification time."""
+
+    param: str
+    format: str = "iso"
+    """``iso``, ``epoch``, ``epoch_ms`` or a strftime pattern."""
+    zone: ZoneName = "UTC"
+    template: str = "{time}"
+    """The parameter's value, with ``{time}`` where the time goes: ``modified gt {time}``."""
+
+
+class Listing(_Section):
+    """How records are listed."""
+
+    path: str = ""
+    """Below ``base_url``; empty when that URL is the list itself."""
+    params: dict[str, str] = Field(default_factory=dict)
+    page_size: Annotated[int, Field(ge=1, le=10_000)] = 100
+    modified_since: TimeFilter | None = None
+    modified_before: TimeFilter | None = None
+    sorted_by_modified: bool = False
+    """True when pages come oldest change first: the watermark may then move page by page."""
+    overlap_seconds: Annotated[int, Field(ge=0)] = 300
+    """How far behind the watermark a read starts again: indexes lag and times tie."""
+    lag_seconds: Annotated[int, Field(ge=0)] = 0
+    """How long a new record may stay invisible to listings and searches."""
+
+
+class PageStyle(StrEnum):
+    """How a listing goes from one page to the next."""
+
+    DETECT = "detect"
+    NONE = "none"
+    PAGE = "page"
+    OFFSET = "offset"
+    CURSOR = "cursor"
+    NEXT_LINK = "next_link"
+    LINK_HEADER = "link_header"
+    HEADER_CURSOR = "header_cursor"
+
+
+class Pagination(_Section):
+    """Names and places of the paging parameters."""
+
+    style: PageStyle = PageStyle.DETECT
+    page_param: str = "page"
+    first_page: int = 1
+    size_param: str | None = None
+    """Parameter that carries the page size; not sent when empty."""
+    offset_param: str = "offset"
+    cursor_param: str = "cursor"
+    cursor_path: Path = "next_cursor"
+    cursor_header: str = "X-Next-Cursor"
+    next_path: Path = "next"
+    total_path: Path | None = None
+    """Where the body says how many records there are: numbered pages end there."""
+    max_pages: Annotated[int, Field(ge=1)] = 100_000
+
+
+class Call(_Section):
+    """One kind of request: method, path and envelope."""
+
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+    path: str
+    """Below ``base_url``; ``{id}`` is the record's id, percent-encoded."""
+    envelope: Path | None = None
+    """Key the body is wrapped in, such as ``data``."""
+    record: Path | None = None
+    """Where the answer holds the record; the whole answer when not given."""
+
+
+class BatchCall(_Section):
+    """A request that writes many records; the answer lists one result for each."""
+
+    method: Literal["POST", "PUT", "PATCH"] = "POST"
+    path: str
+    envelope: Path | None = None
+    size: Annotated[int, Field(ge=1, le=10_000)] = 100
+    id_field: Path = "id"
+    """Where each item carries the record's id."""
+    results: Path | None = None
+    """Where the answer lists its results, in the order sent; detected when not given."""
+    result_record: Path | None = None
+    """Where one result holds the record; the result itself when not given."""
+    result_status: Path = "status"
+    result_error: Path = "error"
+
+
+class Lookup(_Section):
+    """A listing that finds records by the contact's own unique value."""
+
+    path: str = ""
+    param: str
+    """Query parameter that carries the contact's WhatsApp id as the CRM writes it."""
+
+
+class Writing(_Section):
+    """How records are created, read and changed."""
+
+    read: Call | None = Call(method="GET", path="/{id}")
+    create: Call = Call(method="POST", path="")
+    update: Call = Call(method="PATCH", path="/{id}")
+    """PATCH sends the changed fields; PUT sends the whole record with the changes in it."""
+    batch_create: BatchCall | None = None
+    batch_update: BatchCall | None = None
+    lookup: Lookup | None = None
+    idempotency_header: str | None = "Idempotency-Key"
+
+
+class FieldType(StrEnum):
+    """What a contact field holds."""
+
+    TEXT = "text"
+    INTEGER = "integer"
+    NUMBER = "number"
+    BOOLEAN = "boolean"
+    CHOICE = "choice"
+    INSTANT = "instant"
+    WHATSAPP_ID = "whatsapp_id"
+
+
+class Direction(StrEnum):
+    """Which way a field travels."""
+
+    BOTH = "both"
+    IN = "in"
+    OUT = "out"
+
+
+class Policy(StrEnum):
+    """Who wins when both sides changed one field differently."""
+
+    EXTERNAL = "external"
+    INTERNAL = "internal"
+    NEWEST = "newest"
+    MANUAL = "manual"
+
+
+class FieldRule(_Section):
+    """How one contact field is read from and written to the CRM's records."""
+
+    names: tuple[Path, ...] | None = None
+    """External paths, first present wins; empty keeps the built-in names."""
+    write: Path | None = None
+    """External path that is written; the name the record already uses when not given."""
+    type: FieldType | None = None
+    """Required for a field of your own; the built-in fields have theirs."""
+    direction: Direction = Direction.BOTH
+    policy: Policy | None = None
+    choices: tuple[str, ...] | None = None
+    synonyms: dict[str, str] = Field(default_factory=dict)
+    """For ``choice``: what the CRM says, in any case, and what it means here."""
+
+    @field_validator("names", mode="before")
+    @classmethod
+    def _one_name_is_a_list(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+
+class Merge(_Section):
+    """How conflicts are settled where a field does not say."""
+
+    policy: Policy = Policy.NEWEST
+    tie: Literal["external", "internal"] = "external"
+    """Who wins under ``newest`` when the two times are too close to call."""
+    clock_tolerance_seconds: Annotated[int, Field(ge=0)] = 120
+
+
+class Limits(_Section):
+    """Bounds on what one CRM may cost us."""
+
+    connect_timeout: Annotated[float, Field(gt=0)] = 5.0
+    read_timeout: Annotated[float, Field(gt=0)] = 30.0
+    retries: Annotated[int, Field(ge=0, le=10)] = 4
+    max_retry_wait: Annotated[float, Field(gt=0)] = 60.0
+    """Longest wait before a repeat, in seconds, whatever ``Retry-After`` asks for."""
+    total_timeout: Annotated[float, Field(gt=0)] = 300.0
+    """Longest time for one request, in seconds: repeats, waits and a trickling answer included."""
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
+    max_json_depth: Annotated[int, Field(ge=4)] = 64
+
+
+class Connection(_Section):
+    """One configured CRM account."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")] = "default"
+    type: ConnectorType = ConnectorType.GENERIC
+    base_url: CrmUrl = ""
+    auth: Auth = Auth()
+    headers: dict[str, str] = Field(default_factory=dict)
+    records: Records = Records()
+    listing: Listing = Listing()
+    pagination: Pagination = Pagination()
+    writing: Writing = Writing()
+    limits: Limits = Limits()
+    merge: Merge = Merge()
+    fields: dict[str, FieldRule] = Field(default_factory=dict)
+    timezone: ZoneName = "UTC"
+    """Zone of external times that carry none."""
+    default_region: Region = "ID"
+
+    @model_validator(mode="after")
+    def _own_fields_have_a_type(self) -> Connection:
+        from crm_pipeline.contact import BUILT_IN  # noqa: PLC0415 - contact.py depends on FieldType
+
+        for name, rule in self.fields.items():
+            if name not in BUILT_IN and (rule.type is None or not rule.names):
+                msg = f"fields.{name}: a field of your own needs 'type' and 'names'"
+                raise ValueError(msg)
+            if rule.type is FieldType.CHOICE and not rule.choices:
+                msg = f"fields.{name}: a choice needs 'choices'"
+                raise ValueError(msg)
+        return self

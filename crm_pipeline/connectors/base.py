@@ -1,0 +1,176 @@
+"""What every connector offers: pages of records out, batches of writes in.
+
+A connector speaks one CRM's dialect over HTTP. It knows no database and decides
+nothing about contacts: it reads what is there, writes what it is told, and says for
+every single write what became of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol, TypeAlias
+
+Json: TypeAlias = Any
+"""A decoded JSON value, as it came."""
+
+Resume: TypeAlias = dict[str, Any]
+"""JSON-able place to go on reading from: opaque to everybody but the connector."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A contact as the CRM has it."""
+
+    payload: Json
+    """The record as it came. Anything but an object becomes a reject further on."""
+    external_id: str | None = None
+    modified_at: datetime | None = None
+    """Time zone aware; None where the CRM tells none."""
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a listing."""
+
+    records: tuple[Record, ...]
+    read_at: datetime
+    """Our clock just before the request: nothing in the page is newer than the answer."""
+    next: Resume | None
+    """Where the following page starts; None on the last one."""
+    server_time: datetime | None = None
+    """The CRM's own clock (``Date`` header)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Records modified at or after ``since`` and before ``until``; open ends are None."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One record to be created (no ``external_id``) or changed."""
+
+    key: str
+    """Unique name of this write, the same when it is repeated: the idempotency key."""
+    external_id: str | None
+    changes: dict[str, Json]
+    """Only what is to be written, in the CRM's own shape."""
+    known: dict[str, Json] | None = None
+    """The record as last read: the base of a PUT, which replaces the whole record."""
+
+
+class WriteStatus(StrEnum):
+    """What became of one write."""
+
+    WRITTEN = "written"
+    REFUSED = "refused"
+    """The CRM will not take this content; repeating it is useless. Where its answer names
+    the record that is in the way (409), the result's ``external_id`` is that record's."""
+    FAILED = "failed"
+    """Certainly not applied, for a cause that can pass (429, lock, 503 with Retry-After, no
+    connection, credentials): repeat later."""
+    GONE = "gone"
+    """The record to be changed does not exist any more."""
+    UNKNOWN = "unknown"
+    """Sent, and no one can tell whether it was applied, or, of a create, under which id:
+    read back before repeating."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """The CRM's answer to one write."""
+
+    status: WriteStatus
+    external_id: str | None = None
+    """Always there when ``WRITTEN``."""
+    record: Record | None = None
+    """The record as the CRM holds it now, where the answer carries it. It may be a part of it."""
+    reason: str = ""
+    """For people: no secrets, no personal data."""
+
+
+class ConnectorError(Exception):
+    """The CRM could not be used. The text carries no secret and no personal data."""
+
+
+class CrmUnavailableError(ConnectorError):
+    """A passing cause: network, timeout, 429 or 5xx after all retries."""
+
+
+class CrmRefusedError(ConnectorError):
+    """The CRM refuses us: credentials, permissions, a request it calls wrong."""
+
+
+class CrmAnswerError(ConnectorError):
+    """The CRM answered something that cannot be a page or a record."""
+
+
+class ConnectorSetupError(ConnectorError):
+    """The connection cannot work as it is configured; the text names the setting."""
+
+
+class ResumeError(ConnectorError):
+    """The place to go on from is no longer accepted: start the window again."""
+
+
+class Connector(Protocol):
+    """One CRM account."""
+
+    @property
+    def calls(self) -> int:
+        """HTTP requests sent so far, repeats included."""
+
+    @property
+    def reads_by_modified(self) -> bool:
+        """Whether the CRM itself restricts a listing to a window."""
+
+    @property
+    def batch_size(self) -> int:
+        """How many writes one call takes at the most."""
+
+    def pages(self, window: Window, resume: Resume | None = None) -> Iterator[Page]:
+        """Read a window page by page, lazily.
+
+        Raises:
+            ConnectorError: the listing could not be read to its end.
+            ResumeError: ``resume`` was refused before any page was read.
+        """
+
+    def read(self, external_ids: Sequence[str]) -> list[Record]:
+        """Read records by id. A record that does not exist is left out.
+
+        A record merged into another comes back under the other's id.
+
+        Raises:
+            ConnectorError: any other answer.
+        """
+
+    def find(self, unique_value: str) -> list[Record] | None:
+        """Records the CRM finds by this value; None where it cannot be asked.
+
+        The caller checks that they hold the value: some CRMs ignore a filter they do not know.
+
+        Raises:
+            ConnectorError: no answer, or more than one page of them (the filter was ignored).
+        """
+
+    def write(self, writes: Sequence[Write]) -> list[WriteResult]:
+        """Write up to ``batch_size`` records; one result each, in the order given.
+
+        Never raises for a single record. Once the CRM refuses us or cannot be reached, the
+        writes that are left are ``FAILED`` without being sent.
+
+        Raises:
+            CrmRefusedError: it refuses us (credentials, permission, address), and nothing
+                of this call was applied.
+        """
+
+    def close(self) -> None:
+        """Give connections back."""

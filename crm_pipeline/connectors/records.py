@@ -1,0 +1,156 @@
+"""Records inside answers: where they are, and each one's id, modified time and deletion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from crm_pipeline.connection import Connection
+from crm_pipeline.connectors.base import CrmAnswerError, Json, Record
+from crm_pipeline.connectors.documents import dig, first
+
+_LISTS = (
+    "records",
+    "data",
+    "results",
+    "items",
+    "value",
+    "contacts",
+    "_embedded.contacts",
+    "data.records",
+    "data.items",
+    "data.results",
+    "data.contacts",
+)
+"""Where lists of records usually are, the surest first."""
+_SINGLES = ("data", "record", "contact", "result", "item")
+"""What a single record is usually wrapped in."""
+_FALSE_WORDS = frozenset({"", "0", "false", "no"})
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_MS = 100_000_000_000
+"""As seconds it would lie after the year 5000: from here on a number counts milliseconds."""
+_SHORTEST_EPOCH = 9
+"""Digits; a shorter run of digits is a compact date such as 20260131."""
+_LARGEST_EXACT = 2**53
+
+
+class RecordReader:
+    """Finds records where a connection keeps them."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Compile the connection's paths."""
+        self._path = connection.records.path
+        self._zone = ZoneInfo(connection.timezone)
+        self._id = _getter(connection.records.id)
+        self._modified = _getter(connection.records.modified)
+        self._deleted = connection.records.deleted
+
+    def page(self, found: Json) -> list[Record]:
+        """All records of a listing's page.
+
+        Raises:
+            CrmAnswerError: there is no list of records in it.
+        """
+        return [self.record(item) for item in self.items(found)]
+
+    def items(self, found: Json) -> list[Json]:
+        """The raw list of records. A null where the list should be is an empty one.
+
+        Raises:
+            CrmAnswerError: as in ``page``.
+        """
+        if self._path is None and isinstance(found, list):
+            return found
+        empty = False
+        for path in _LISTS if self._path is None else (self._path,):
+            value = dig(found, path)
+            if isinstance(value, list):
+                return value
+            empty = empty or (value is None and isinstance(found, dict) and path in found)
+        if empty:
+            return []
+        raise CrmAnswerError("the answer holds no list of records; records.path says where one is")
+
+    def record(self, item: Json) -> Record:
+        """One record; JSON:API's attributes are lifted to where everybody else has them."""
+        if not isinstance(item, dict):
+            return Record(item)
+        if "attributes" in item and "type" in item and "id" in item:
+            item = _lifted(item)
+        return Record(
+            item,
+            _id_text(self._id(item)),
+            self._instant(self._modified(item)),
+            self._deleted is not None and _is_true(dig(item, self._deleted)),
+        )
+
+    def single(self, found: Json, path: str | None = None) -> Record | None:
+        """Record that an answer about one record holds; None where it holds none."""
+        if path is not None:
+            found = dig(found, path)
+        elif isinstance(found, dict) and self._id(found) is None:
+            found = next((found[name] for name in _SINGLES if isinstance(found.get(name), dict)), found)
+        return self.record(found) if isinstance(found, dict) else None
+
+    def id_of(self, found: Json) -> str | None:
+        """Id that an object carries."""
+        return _id_text(self._id(found)) if isinstance(found, dict) else None
+
+    def _instant(self, value: Json) -> datetime | None:
+        if value is None:
+            return None
+        try:
+            return instant(value, self._zone)
+        except (ValueError, OverflowError):
+            return None
+
+
+def instant(value: Json, zone: ZoneInfo) -> datetime:
+    """Read ISO text, epoch seconds or epoch milliseconds; a naive text is in ``zone``. In UTC.
+
+    Raises:
+        ValueError: it is none of them.
+        OverflowError: it lies outside the years 1 to 9999.
+    """
+    if isinstance(value, str):
+        if not (value.isdecimal() and len(value) >= _SHORTEST_EPOCH):
+            moment = datetime.fromisoformat(value)
+            return (moment.replace(tzinfo=zone) if moment.tzinfo is None else moment).astimezone(UTC)
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("not a time")
+    return _EPOCH + (timedelta(milliseconds=value) if abs(value) >= _FIRST_MS else timedelta(seconds=value))
+
+
+def _lifted(item: dict[str, Any]) -> dict[str, Any]:
+    attributes = item["attributes"]
+    if not isinstance(attributes, dict):
+        return item
+    outer = {name: value for name, value in item.items() if name != "attributes"}
+    return {**outer, **attributes, "id": item["id"]}
+
+
+def _getter(paths: tuple[str, ...]) -> Callable[[dict[str, Any]], Json]:
+    """Compile ``first`` for one set of paths: nearly always the first one is a plain key."""
+    main = paths[0] if paths else ""
+
+    def get(item: dict[str, Any]) -> Json:
+        value = item.get(main)
+        return first(item, paths) if value is None else value
+
+    return get
+
+
+def _id_text(value: Json) -> str | None:
+    """Ids are texts or whole numbers. A float past 2**53 is no longer the number that was sent."""
+    if isinstance(value, str):
+        return value or None
+    if isinstance(value, float) and value.is_integer() and abs(value) < _LARGEST_EXACT:
+        value = int(value)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _is_true(value: Json) -> bool:
+    return value.lower() not in _FALSE_WORDS if isinstance(value, str) else bool(value)

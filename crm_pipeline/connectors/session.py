@@ -1,0 +1,298 @@
+"""One CRM's HTTP session: requests that end, are repeated only when safe, and leak nothing.
+
+``trust_env`` is off: no ``.netrc``, no proxy and no certificate bundle from the environment
+can change where a credential goes. Redirects are not followed, and cookies are not kept.
+"""
+
+from __future__ import annotations
+
+import http.client
+import random
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from http.cookiejar import DefaultCookiePolicy
+
+import requests
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    DecodeError,
+    HTTPError,
+    IncompleteRead,
+    NewConnectionError,
+    ReadTimeoutError,
+    SSLError,
+)
+from urllib3.util.retry import Retry
+
+from crm_pipeline import instants
+from crm_pipeline.connection import Connection
+from crm_pipeline.connectors.address import Address
+from crm_pipeline.connectors.auth import check_headers, make_auth
+from crm_pipeline.connectors.base import (
+    ConnectorError,
+    ConnectorSetupError,
+    CrmAnswerError,
+    CrmRefusedError,
+    CrmUnavailableError,
+)
+from crm_pipeline.connectors.repeats import (
+    CutAnswerError,
+    LostAnswerError,
+    NotSentError,
+    asked_wait,
+    may_repeat,
+    may_repeat_after,
+)
+from crm_pipeline.connectors.transport import READ_AHEAD, Deadline, TimedAdapter
+
+JITTER_SECONDS = 0.5
+"""Waits are longer by up to this, so that workers stopped together do not come back together."""
+ERROR_BODY_BYTES = 64 * 1024
+"""How much of an error's body is read: enough for its codes."""
+_ENCODINGS = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer, of any status."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    url: str
+    """What was asked, with its query: for resolving links, never for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request as an observer sees it: no address, no content."""
+
+    method: str
+    status: int | None
+    """None when no answer came."""
+    seconds: float
+
+
+class _Requests(requests.Session):
+    """A requests session that goes nowhere by itself."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
+        """Nowhere: not followed, and not even read to look where it leads."""
+        return None
+
+
+class Session:
+    """Sends requests to one CRM. For one thread at a time."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        api_key: str | None,
+        *,
+        clock: Callable[[], datetime] = instants.now,
+        sleep: Callable[[float], None] = time.sleep,
+        chance: Callable[[], float] = random.random,
+        observe: Callable[[Exchange], None] | None = None,
+    ) -> None:
+        """Check everything that can be wrong before the first request.
+
+        Args:
+            connection: where the CRM is and how it is to be treated.
+            api_key: the credential; its place is the connection's.
+            clock: what ``Retry-After`` dates are compared with.
+            sleep: waits so many seconds.
+            chance: a number from 0 to 1 for each jitter.
+            observe: told of every request sent.
+
+        Raises:
+            ConnectorSetupError: the URL, a header or the key cannot be used.
+        """
+        self.address = Address(connection.base_url)
+        self.calls = 0
+        self._limits = connection.limits
+        self._retry = Retry(total=connection.limits.retries, backoff_factor=0.5)
+        self._clock, self._sleep, self._chance, self._observe = clock, sleep, chance, observe
+        self._deadline = Deadline()
+        self._http = _Requests()
+        self._http.trust_env = False
+        self._http.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self._http.mount("https://", TimedAdapter(self._deadline))
+        self._http.mount("http://", TimedAdapter(self._deadline))
+        self._http.auth = make_auth(connection.auth, api_key)
+        self._http.headers.update({"Accept": "application/json", "User-Agent": "crm-pipeline"})
+        self._http.headers.update(check_headers(connection.headers))
+        self._http.headers["Accept-Encoding"] = "gzip"
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Send a request, and again where that is safe and worth it; return the last answer.
+
+        The answer may be an error of the CRM: see ``problem_of``.
+
+        Raises:
+            CrmAnswerError: the URL is not the CRM's (nothing was sent), or the answer is too
+                large, broken off or not HTTP.
+            NotSentError: no connection.
+            LostAnswerError: sent, and no answer in time.
+        """
+        request = self._prepare(method, url, params, body, headers)
+        self._deadline.at = time.monotonic() + self._limits.total_timeout
+        retry = self._retry
+        while True:
+            outcome = self._attempt(request)
+            asked = self._repeat_after(method, outcome)
+            if asked is None or not retry.total:
+                break
+            retry = retry.increment(method)
+            if not self._waited(asked + retry.get_backoff_time()):
+                break
+        if isinstance(outcome, ConnectorError):
+            raise outcome
+        return outcome
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._http.close()
+
+    def _repeat_after(self, method: str, outcome: Answer | ConnectorError) -> float | None:
+        """Seconds the CRM asks us to wait before a repeat; None when there must be none."""
+        if isinstance(outcome, ConnectorError):
+            return 0.0 if may_repeat_after(method, outcome) else None
+        if not may_repeat(method, outcome.status, outcome.headers):
+            return None
+        return asked_wait(outcome.status, outcome.headers, self._clock())
+
+    def _waited(self, seconds: float) -> bool:
+        """Wait before a repeat; False when the time of the whole call does not allow it."""
+        wait = min(seconds + self._chance() * JITTER_SECONDS, self._limits.max_retry_wait)
+        if time.monotonic() + wait >= self._deadline.at:
+            return False
+        self._sleep(wait)
+        return True
+
+    def _prepare(
+        self,
+        method: str,
+        url: str,
+        params: Mapping[str, str] | None,
+        body: bytes | None,
+        headers: Mapping[str, str] | None,
+    ) -> requests.PreparedRequest:
+        """Build a request with its credential, for the CRM's own origin only."""
+        if not self.address.admits(url):
+            raise CrmAnswerError("an address outside the CRM's own origin; refused")
+        own = {"Content-Type": "application/json"} if body is not None else {}
+        prepared = None
+        try:
+            request = requests.Request(method, url, params=params, data=body, headers={**own, **(headers or {})})
+            prepared = self._http.prepare_request(request)
+        except (requests.RequestException, HTTPError, ValueError):
+            pass  # its text holds the URL or the header: raised below without it
+        if prepared is None:
+            raise ConnectorSetupError("a request cannot be built: the address or a header is not valid")
+        if not self.address.admits(str(prepared.url)):
+            raise CrmAnswerError("an address outside the CRM's own origin; refused")
+        return prepared
+
+    def _attempt(self, request: requests.PreparedRequest) -> Answer | ConnectorError:
+        """Send once. Problems are returned, so that none is raised with its leaking cause."""
+        started, status = time.monotonic(), None
+        timeout = (self._limits.connect_timeout, self._limits.read_timeout)
+        outcome: Answer | ConnectorError
+        try:
+            with self._http.send(request, stream=True, timeout=timeout) as response:
+                status = response.status_code
+                outcome = self._whole(response)
+        except (requests.RequestException, HTTPError, OSError, http.client.HTTPException) as error:
+            outcome = self._problem(error)
+        if not isinstance(outcome, NotSentError):
+            self.calls += 1
+        if self._observe is not None:
+            self._observe(Exchange(str(request.method), status, time.monotonic() - started))
+        return outcome
+
+    def _whole(self, response: requests.Response) -> Answer | ConnectorError:
+        """Read an answer's body, as much as is allowed. Of an error even nothing is enough."""
+        good = _is_success(response.status_code)
+        try:
+            body = self._body(response, self._limits.max_body_bytes if good else ERROR_BODY_BYTES)
+        except (HTTPError, OSError, http.client.HTTPException) as error:
+            body = self._problem(error, begun=True)
+        if isinstance(body, ConnectorError):
+            if good:
+                return body
+            body = b""
+        return Answer(response.status_code, response.headers, body, str(response.url))
+
+    def _body(self, response: requests.Response, most: int) -> bytes | ConnectorError:
+        if response.headers.get("Content-Encoding", "").strip().lower() not in _ENCODINGS:
+            return CrmAnswerError("the answer is compressed in a way that was not asked for")
+        pieces, size = [], 0
+        while piece := response.raw.read(READ_AHEAD, decode_content=True):
+            size += len(piece)  # after decompression: a small answer may hold a huge one
+            if size > most:
+                return CrmAnswerError(f"the answer is larger than {most} bytes")
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def _problem(self, error: BaseException, *, begun: bool = False) -> ConnectorError:
+        """Say what went wrong without what requests says: its texts hold the URL and its query."""
+        causes = list(_causes(error))
+        for kinds, make, text in _PROBLEMS:
+            if any(isinstance(cause, kinds) for cause in causes):
+                return make(text)
+        if begun:
+            return CutAnswerError("the answer broke off before its end")
+        return LostAnswerError("the connection to the CRM broke before it answered")
+
+
+_PROBLEMS: tuple[tuple[tuple[type[BaseException], ...], type[ConnectorError], str], ...] = (
+    ((NewConnectionError,), NotSentError, "the CRM cannot be reached: no such host, or no connection to it"),
+    ((ConnectTimeoutError,), NotSentError, "the CRM cannot be reached: no connection in time"),
+    ((ssl.SSLCertVerificationError,), NotSentError, "the CRM's TLS certificate is not trusted"),
+    ((SSLError, ssl.SSLError), LostAnswerError, "the secure connection (TLS) to the CRM failed"),
+    ((ReadTimeoutError, TimeoutError), LostAnswerError, "the CRM did not answer in time"),
+    ((DecodeError,), CrmAnswerError, "the answer cannot be decompressed"),
+    ((IncompleteRead, http.client.IncompleteRead), CutAnswerError, "the answer broke off before its end"),
+    ((http.client.RemoteDisconnected,), LostAnswerError, "the CRM closed the connection without an answer"),
+    ((http.client.LineTooLong,), CrmAnswerError, "the answer's header is too large"),
+    ((http.client.HTTPException,), CrmAnswerError, "the answer is not HTTP, or its header is too large"),
+)
+"""Causes in order: the first that fits is told."""
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Give the error and what it was made of: requests wraps urllib3, which wraps the socket."""
+    found = [error]
+    for each in found:
+        yield each
+        inner = (*each.args, getattr(each, "reason", None))
+        found.extend(part for part in inner if isinstance(part, BaseException) and part not in found)
+
+
+def _is_success(status: int) -> bool:
+    return 200 <= status < 300  # noqa: PLR2004
+
+
+def problem_of(answer: Answer) -> ConnectorError | None:
+    """Say what an answer means where only success is of use; None for success (2xx)."""
+    status = answer.status
+    if _is_success(status):
+        return None
+    if status < 400:  # noqa: PLR2004
+        return CrmAnswerError(f"the CRM redirects to another address (status {status}); not followed")
+    if status in {401, 403, 407}:
+        return CrmRefusedError(f"the CRM refuses the credentials or the permission (status {status})")
+    if status in {408, 425, 429} or status >= 500:  # noqa: PLR2004
+        return CrmUnavailableError(f"the CRM cannot answer now (status {status})")
+    return CrmRefusedError(f"the CRM refuses the request (status {status})")

@@ -1,0 +1,27 @@
+"""The one entry point for Dagster: everything that lives is listed here."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from crm_pipeline.orchestration.assets import contacts, external_contacts, outbound_push
+from crm_pipeline.orchestration.checks import connection_checks, contact_checks
+from crm_pipeline.orchestration.jobs import pull_job, push_job, sync_job
+from crm_pipeline.orchestration.resources import Database, ExternalCrm, variable
+from crm_pipeline.orchestration.schedules import polling_schedule
+from crm_pipeline.orchestration.sensors import contact_change_sensor
+
+_database = Database(url=variable("DATABASE_URL"))
+
+defs = dg.Definitions(
+    assets=[external_contacts, contacts, outbound_push],
+    asset_checks=[connection_checks, contact_checks],
+    jobs=[pull_job, push_job, sync_job],
+    schedules=[polling_schedule],
+    sensors=[contact_change_sensor],
+    resources={
+        "database": _database,
+        "external_crm": ExternalCrm(database=_database, api_key=variable("EXTERNAL_CRM_API_KEY")),
+    },
+    executor=dg.in_process_executor,  # for backfills and single assets, which run without a job of ours
+)

@@ -1,0 +1,33 @@
+"""Instants: time zone aware moments and the one text form they are kept and compared in."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def now() -> datetime:
+    """The clock, aware and in UTC."""
+    return datetime.now(UTC)
+
+
+def to_text(instant: datetime) -> str:
+    """``2026-01-31T09:00:00.000000Z``: fixed width, so that text order is time order.
+
+    Raises:
+        ValueError: the instant is naive.
+        OverflowError: it lies outside the years 1 to 9999 in UTC.
+    """
+    if instant.tzinfo is None:
+        msg = "a naive time is no instant"
+        raise ValueError(msg)
+    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f").zfill(26) + "Z"
+
+
+def from_text(text: str) -> datetime:
+    """Read ISO 8601; a time without a zone, as SQL programs write it, is UTC.
+
+    Raises:
+        ValueError: not a time.
+    """
+    instant = datetime.fromisoformat(text)
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)

@@ -1,0 +1,48 @@
+"""JSON in and out: fast where it can be, and never losing a record to one odd character."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import Any, NoReturn
+
+import orjson
+
+
+def loads(text: str | bytes) -> Any:
+    """Decode JSON.
+
+    Raises:
+        ValueError: not JSON, or ``NaN``/``Infinity``, which JSON does not have.
+    """
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        # orjson refuses lone surrogates; the standard parser keeps them for validation to name.
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+
+
+def dumps(value: Any) -> str:
+    """Encode with sorted keys: equal documents give equal text."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+    except (orjson.JSONEncodeError, TypeError):
+        # Integers past 64 bits and lone surrogates: kept, escaped, for validation to name.
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def content_hash(text: str) -> str:
+    """Name of a content: equal text, equal name."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _finite(text: str) -> float:
+    """``1e999`` would silently become infinity, and infinity null."""
+    number = float(text)
+    return number if math.isfinite(number) else _refuse_constant(text)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    msg = f"{name} is not JSON"
+    raise ValueError(msg)

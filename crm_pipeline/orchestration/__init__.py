@@ -1,0 +1,1 @@
+"""Dagster: assets, jobs, schedules, sensors, checks and resources around the sync."""

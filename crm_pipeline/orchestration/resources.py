@@ -1,0 +1,67 @@
+"""Resources: credentials and lifetimes, their secrets unreadable in the web interface."""
+
+# No ``from __future__ import annotations`` here: Dagster reads nested resources from the annotations
+# themselves and does not resolve postponed ones.
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+
+from crm_pipeline.orchestration.safely import told_safely
+from crm_pipeline.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from crm_pipeline.service import ExternalCrmService
+
+_SECRET: dict[str, Any] = {"dagster__is_secret": True}
+
+
+class Database(dg.ConfigurableResource[Any]):
+    """The database that holds the contacts and everything the sync remembers."""
+
+    url: str | None = Field(
+        None, description="SQLAlchemy URL; DATABASE_URL when not given", json_schema_extra=_SECRET
+    )
+
+
+class ExternalCrm(dg.ConfigurableResource[Any]):
+    """The CRM account, and the sync between it and the database."""
+
+    database: dg.ResourceDependency[Database]
+    api_key: str | None = Field(
+        None, description="credential; EXTERNAL_CRM_API_KEY when not given", json_schema_extra=_SECRET
+    )
+
+    def settings(self) -> Settings:
+        """Return the settings with what this resource says otherwise.
+
+        Raises:
+            SettingsError: a variable or the connection file cannot be used.
+        """
+        said: dict[str, Any] = {"database_url": self.database.url, "external_crm_api_key": self.api_key}
+        return load_settings(**{name: value for name, value in said.items() if value is not None})
+
+    @contextmanager
+    def service(self, run_id: str = "") -> Iterator["ExternalCrmService"]:
+        """Open the service, or the subclass of it that ``EXTERNAL_CRM_SERVICE`` names.
+
+        Raises:
+            dagster.Failure: whatever goes wrong inside, in words that may be shown.
+        """
+        from crm_pipeline.service import service_from_settings  # noqa: PLC0415 - not needed to load definitions
+
+        with told_safely(), service_from_settings(self.settings(), run_id) as service:
+            yield service
+
+
+def variable(name: str) -> dg.EnvVar | None:
+    """A reference to an environment variable, so that its value is never stored; None when it is not set.
+
+    Dagster fails every run whose resources refer to a missing variable. Without a reference the
+    settings decide: they read ``.env`` too, and have defaults.
+    """
+    return dg.EnvVar(name) if os.environ.get(name) else None

@@ -1,0 +1,48 @@
+"""What Dagster remembers of our runs, asked by the schedule and the sensor."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+
+import dagster as dg
+
+from crm_pipeline.orchestration.jobs import TAGS
+
+_OURS = dict(TAGS)
+_UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+_FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+_WAITS = tuple(timedelta(seconds=seconds) for seconds in (0, 30, 60, 120, 240, 480, 900))
+"""After so many failures in a row, so long a rest."""
+
+
+def under_way(instance: dg.DagsterInstance, jobs: Collection[str]) -> str | None:
+    """The id of a run of one of these jobs that is queued or in progress."""
+    unfinished = instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED, tags=_OURS))
+    return next((run.run_id for run in unfinished if run.job_name in jobs), None)
+
+
+def last_requested(instance: dg.DagsterInstance, schedule: str) -> datetime | None:
+    """When this schedule last had a run made, whatever became of that run."""
+    asked = dg.RunsFilter(tags={**_OURS, "dagster/schedule_name": schedule})
+    records = instance.get_run_records(asked, limit=1)
+    return records[0].create_timestamp if records else None
+
+
+def rests_until(instance: dg.DagsterInstance, job: str) -> datetime | None:
+    """When a job that keeps failing may be tried again; None when its last run succeeded.
+
+    Rows that fail one by one have times of their own. This is for what fails before it comes to
+    any row, such as a key that the CRM refuses.
+    """
+    finished = dg.RunsFilter(job_name=job, statuses=_FINISHED, tags=_OURS)
+    records = instance.get_run_records(finished, limit=len(_WAITS) - 1)
+    won = (number for number, record in enumerate(records) if record.dagster_run.is_success)
+    failures = next(won, len(records))
+    return records[0].update_timestamp + _WAITS[failures] if failures else None

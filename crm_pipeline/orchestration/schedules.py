@@ -1,0 +1,106 @@
+"""Schedules: when the CRM is polled. Cron cannot say "every 45 minutes", so a minute's cron asks us."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from crm_pipeline.orchestration.assets import DAYS, Mode, PullConfig, external_contacts
+from crm_pipeline.orchestration.jobs import pull_job, sync_job
+from crm_pipeline.orchestration.loaded import SETTINGS
+from crm_pipeline.orchestration.resources import ExternalCrm
+from crm_pipeline.orchestration.runs import last_requested, under_way
+from crm_pipeline.settings import PushMode
+
+_MINUTE = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Polling:
+    """What the decision to poll depends on."""
+
+    enabled: bool
+    """EXTERNAL_CRM_ENABLED."""
+    active: bool
+    """The polling flag in our database."""
+    interval: int
+    """Minutes from the start of one poll to the start of the next."""
+    last: datetime | None
+    """When a poll was last asked for or started, whatever became of it."""
+    under_way: str | None = None
+    """The run that is queued or in progress."""
+
+
+def reason_to_wait(polling: Polling, now: datetime) -> str | None:
+    """Say why nothing is polled at ``now``; None when a poll is due."""
+    if not polling.enabled:
+        return "EXTERNAL_CRM_ENABLED is false"
+    if not polling.active:
+        return "polling is switched off"
+    if polling.under_way:
+        return f"run {polling.under_way} is queued or in progress"
+    left = minutes_left(polling.last, polling.interval, now)
+    if left:
+        return f"the next poll is due in {left} min: every {polling.interval} min"
+    return None
+
+
+def minutes_left(last: datetime | None, interval: int, now: datetime) -> int:
+    """Whole minutes until the next poll; 0 when it is due.
+
+    Seconds do not count: a poll asked for at 12:00:00 starts at 12:00:05, and the next must not
+    be put off to 12:31 by that. A time further ahead than an interval was told by a wrong clock.
+    """
+    if last is None:
+        return 0
+    passed = (_minute(now) - _minute(last)) // _MINUTE
+    return interval - passed if -interval <= passed < interval else 0
+
+
+def days_to_read(watermark: datetime | None, now: datetime) -> tuple[str, str]:
+    """First and last partition that an incremental poll reads; only today's before the first one."""
+    today = now.astimezone(UTC).date()
+    first = today if watermark is None else min(watermark.astimezone(UTC).date(), today)
+    return max(first, DAYS.start.date()).isoformat(), today.isoformat()
+
+
+@dg.schedule(
+    job=sync_job if SETTINGS.external_crm_push is PushMode.AUTO else pull_job,
+    cron_schedule="* * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Polls the CRM every EXTERNAL_CRM_SYNC_INTERVAL minutes while polling is switched on",
+)
+def polling_schedule(
+    context: dg.ScheduleEvaluationContext, external_crm: ExternalCrm
+) -> dg.RunRequest | dg.SkipReason:
+    """Ask for a poll when one is due."""
+    now = context.scheduled_execution_time
+    settings = external_crm.settings()
+    with external_crm.service() as service:
+        active, started, watermark = service.polling, service.last_poll_at, service.watermark
+    asked = last_requested(context.instance, "polling_schedule")
+    polling = Polling(
+        enabled=settings.external_crm_enabled,
+        active=active,
+        interval=settings.external_crm_sync_interval,
+        last=max((time for time in (started, asked) if time is not None), default=None),
+        under_way=under_way(context.instance, {pull_job.name, sync_job.name}),
+    )
+    reason = reason_to_wait(polling, now)
+    return dg.SkipReason(reason) if reason else _poll(*days_to_read(watermark, now))
+
+
+def _poll(first: str, last: str) -> dg.RunRequest:
+    """One run for all the days it reads, so that each of them shows as read."""
+    incremental = PullConfig(mode=Mode.incremental)
+    return dg.RunRequest(
+        run_config=dg.RunConfig(ops={external_contacts.op.name: incremental}),
+        tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last},
+    )
+
+
+def _minute(instant: datetime) -> datetime:
+    return instant.replace(second=0, microsecond=0)

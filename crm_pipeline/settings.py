@@ -1,0 +1,304 @@
+"""Settings: the environment, `.env` and the connection file, checked once, as typed values."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from dotenv.parser import parse_stream
+from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from crm_pipeline.checked import CRM_URL_FORM, REGION_FORM, ZONE_FORM, CrmUrl, Region, ZoneName
+from crm_pipeline.connection import Connection, ConnectorType
+from crm_pipeline.connection_file import ConnectionFileError, Source, read_file, validate
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+LONGEST_INTERVAL = 31 * 24 * 60
+"""Minutes in the longest month."""
+_TRUE = ("true", "1", "yes", "on")
+_FALSE = ("false", "0", "no", "off")
+_FLAG_FORM = "must be true, false, 1, 0, yes, no, on or off"
+_KEY_FORM = "must be printable ASCII characters, without blanks at the ends"
+_NETWORKS_FORM = "must be addresses or networks, comma separated, such as 10.0.0.0/8,192.0.2.7"
+_DATABASE_FORM = "must be an SQLAlchemy URL: sqlite:///path/to/file or postgresql://user:password@host/name"
+_VENDOR_HOSTS = (
+    (re.compile(r"(.+\.)?hubapi\.com"), ConnectorType.HUBSPOT),
+    (re.compile(r".+\.(salesforce|force)\.com"), ConnectorType.SALESFORCE),
+    (re.compile(r"(.+\.)?zohoapis\.[a-z]{2,3}(\.[a-z]{2})?"), ConnectorType.ZOHO),
+)
+
+
+class SettingsError(ValueError):
+    """Settings cannot be used. One line for each mistake; never a value, it may be a secret."""
+
+    def __init__(self, *problems: str) -> None:
+        """Keep the mistakes apart for callers that list them."""
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class SyncMode(StrEnum):
+    """Start value of the polling flag."""
+
+    WEBHOOK = "webhook"
+    POLLING = "polling"
+
+
+class PushMode(StrEnum):
+    """Who decides that changed contacts are written to the CRM."""
+
+    MANUAL = "manual"
+    AUTO = "auto"
+    OFF = "off"
+
+
+class WebhookApply(StrEnum):
+    """When a landed webhook is applied: by the sensor, or before the answer."""
+
+    SENSOR = "sensor"
+    NOW = "now"
+
+
+def _flag(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    text = str(value).strip().lower()
+    if text not in _TRUE + _FALSE:
+        raise ValueError
+    return text in _TRUE
+
+
+def _whole_number(value: object) -> object:
+    """Keep ``30.5``, ``3_0`` and ``٣٠`` out, which ``int`` would partly take."""
+    if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,9}", value.strip()):
+        raise ValueError
+    return value
+
+
+def _word(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _items(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return tuple(item.strip() for item in value.split(",") if item.strip())
+
+
+def _secret(value: object) -> object:
+    text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+    if text != text.strip() or not (text.isascii() and text.isprintable()):
+        raise ValueError
+    return value
+
+
+def _secrets(value: object) -> object:
+    items = _items(value)
+    if not items:
+        raise ValueError
+    return tuple(_secret(item) for item in items)  # type: ignore[attr-defined]
+
+
+def _database_url(value: object) -> str:
+    """Name the driver and make an SQLite path absolute: processes may differ in their folder."""
+    from sqlalchemy.engine import make_url  # noqa: PLC0415 - half a second, and only loading needs it
+    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
+
+    try:
+        url = make_url(str(value))
+    except (ArgumentError, ValueError):
+        raise ValueError from None
+    if url.drivername in {"postgresql", "postgresql+psycopg"} and url.database:
+        url = url.set(drivername="postgresql+psycopg")
+    elif url.drivername in {"sqlite", "sqlite+pysqlite"} and url.database not in {None, "", ":memory:"}:
+        url = url.set(database=str(Path(str(url.database)).absolute()))
+    else:
+        raise ValueError
+    return url.render_as_string(hide_password=False)
+
+
+Flag = Annotated[bool, BeforeValidator(_flag)]
+WholeNumber = Annotated[int, BeforeValidator(_whole_number)]
+Secret = Annotated[SecretStr, BeforeValidator(_secret)]
+Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_secrets)]
+Networks = Annotated[tuple[Network, ...], BeforeValidator(_items)]
+
+
+class Settings(BaseSettings):
+    """Every variable; a field's name in capitals is the variable, its description what it accepts."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_ignore_empty=True,
+        enable_decoding=False,
+        extra="ignore",
+        frozen=True,
+        validate_default=False,
+    )
+
+    external_crm_enabled: Flag = Field(default=False, description=_FLAG_FORM)
+    external_crm_api_url: CrmUrl | None = Field(None, description=CRM_URL_FORM)
+    external_crm_api_key: Secret | None = Field(None, description=_KEY_FORM)
+    external_crm_sync_mode: Annotated[SyncMode, BeforeValidator(_word)] = Field(
+        SyncMode.WEBHOOK, description="must be webhook or polling"
+    )
+    external_crm_sync_interval: WholeNumber = Field(
+        30, ge=1, le=LONGEST_INTERVAL, description=f"must be whole minutes from 1 to {LONGEST_INTERVAL}"
+    )
+    external_crm_webhook_secret: Secret | None = Field(None, description=_KEY_FORM)
+    api_auth_enabled: Flag = Field(default=True, description=_FLAG_FORM)
+    crm_api_key: Secrets = Field(
+        (), description="must be keys of printable ASCII characters, comma separated, at least one"
+    )
+    rate_limit_enabled: Flag = Field(default=True, description=_FLAG_FORM)
+    rate_limit: WholeNumber = Field(
+        100, ge=1, le=1_000_000, description="must be whole requests a minute from 1 to 1000000"
+    )
+    external_crm_type: Annotated[ConnectorType, BeforeValidator(_word)] | None = Field(
+        None, description=f"must be one of {', '.join(ConnectorType)}"
+    )
+    external_crm_config: Path | None = Field(None, description="must be the path of a connection file")
+    database_url: Annotated[str, BeforeValidator(_database_url)] = Field(
+        "sqlite:///var/crm_pipeline.db", validate_default=True, repr=False, description=_DATABASE_FORM
+    )
+    external_crm_push: Annotated[PushMode, BeforeValidator(_word)] = Field(
+        PushMode.MANUAL, description="must be manual, auto or off"
+    )
+    webhook_apply: Annotated[WebhookApply, BeforeValidator(_word)] = Field(
+        WebhookApply.SENSOR, description="must be sensor or now"
+    )
+    external_crm_service: str | None = Field(
+        None,
+        pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$",
+        description="must be a class written module:Class, such as my_package.my_module:Mine",
+    )
+    trusted_proxies: Networks = Field((), description=_NETWORKS_FORM)
+    allowed_ips: Networks = Field((), description=_NETWORKS_FORM)
+    external_crm_timezone: ZoneName = Field("UTC", description=ZONE_FORM)
+    external_crm_default_region: Region = Field("ID", description=REGION_FORM)
+
+    _file_values: Mapping[str, str] = PrivateAttr(default_factory=dict)
+    """What `.env` said, for ``${NAME}`` in the connection file; never exported."""
+
+    @cached_property
+    def connection(self) -> Connection:
+        """The CRM account: the connection file, where the variables that are set win over it.
+
+        Raises:
+            SettingsError: the file is wrong, or syncing is enabled and no URL is given.
+        """
+        data, source = self._connection_file()
+        own = {
+            "base_url": self.external_crm_api_url,
+            "type": self.external_crm_type,
+            "timezone": self._if_set("external_crm_timezone"),
+            "default_region": self._if_set("external_crm_default_region"),
+        }
+        data |= {key: value for key, value in own.items() if value is not None}
+        url = data.get("base_url")
+        if isinstance(url, str):
+            data.setdefault("type", type_of_host(url))
+        elif self.external_crm_enabled and url is None:
+            at = f" (or base_url in {self.external_crm_config})" if self.external_crm_config else ""
+            raise SettingsError(f"EXTERNAL_CRM_API_URL{at} is needed while EXTERNAL_CRM_ENABLED is true")
+        try:
+            return validate(data, source)
+        except ConnectionFileError as error:
+            raise SettingsError(*error.problems) from None
+
+    def require_api_keys(self) -> tuple[SecretStr, ...]:
+        """Return the keys callers of the HTTP API may use; none when authentication is off.
+
+        Raises:
+            SettingsError: authentication is on and there is no key.
+        """
+        if not self.api_auth_enabled:
+            return ()
+        if not self.crm_api_key:
+            raise SettingsError(
+                "CRM_API_KEY is needed while API_AUTH_ENABLED is true: one or more keys, comma separated"
+            )
+        return self.crm_api_key
+
+    def public(self) -> dict[str, Any]:
+        """Return what may be shown to anybody: of secrets, only whether there are any."""
+        from sqlalchemy.engine import make_url  # noqa: PLC0415 - see _database_url
+
+        shown = self.model_dump(mode="json", exclude={"external_crm_config"})
+        for name in ("external_crm_api_key", "external_crm_webhook_secret", "crm_api_key"):
+            shown[name] = "set" if getattr(self, name) else "not set"
+        database = make_url(self.database_url).set(query={})  # a query may hold passwords as well
+        shown["database_url"] = database.render_as_string(hide_password=True)
+        shown["external_crm_config"] = str(self.external_crm_config) if self.external_crm_config else None
+        shown["external_crm_type"] = self.connection.type.value
+        shown["external_crm_api_url"] = self.connection.base_url or None
+        return shown
+
+    def _if_set(self, name: str) -> Any:  # noqa: ANN401 - any variable
+        return getattr(self, name) if name in self.model_fields_set else None
+
+    def _connection_file(self) -> tuple[dict[str, Any], Source]:
+        if self.external_crm_config is None:
+            return {}, Source("settings")
+        present = {name: value for name, value in os.environ.items() if value}
+        try:
+            return read_file(self.external_crm_config, {**self._file_values, **present})
+        except ConnectionFileError as error:
+            raise SettingsError(*error.problems) from None
+
+
+def type_of_host(url: str) -> ConnectorType:
+    """Tell the vendor from the host of its API; ``generic`` for every other host."""
+    host = urlsplit(url).hostname or ""
+    return next((kind for pattern, kind in _VENDOR_HOSTS if pattern.fullmatch(host)), ConnectorType.GENERIC)
+
+
+def load_settings(env_file: Path | None = None, **own: Any) -> Settings:  # noqa: ANN401 - of any variable
+    """Read and check everything: the environment first, then ``.env`` in the working folder.
+
+    Args:
+        env_file: another file than ``.env``; this one must exist.
+        own: values by field name that win over both.
+
+    Raises:
+        SettingsError: all mistakes found, one line each.
+    """
+    file_values = _read_env_file(env_file or Path(".env"), required=env_file is not None)
+    try:
+        settings = Settings(_env_file=env_file or ".env", **own)
+    except ValidationError as error:
+        details = error.errors(include_input=False, include_url=False)
+        names = dict.fromkeys(str(detail["loc"][0]) for detail in details)
+        raise SettingsError(
+            *(f"{name.upper()} {Settings.model_fields[name].description}" for name in names)
+        ) from None
+    settings._file_values = file_values  # noqa: SLF001 - ours, and not a variable
+    settings.connection  # noqa: B018 - a wrong connection file is a start-up error too
+    return settings
+
+
+def _read_env_file(path: Path, *, required: bool) -> dict[str, str]:
+    """Return the file's names and values; pydantic-settings would skip lines it cannot read."""
+    if not (required or path.exists()):
+        return {}
+    try:
+        with path.open(encoding="utf-8") as lines:
+            broken = [binding.original.line for binding in parse_stream(lines) if binding.error]
+        values = dotenv_values(path)
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path}: is not UTF-8 text") from None
+    if broken:
+        raise SettingsError(*(f"{path}:{line}: must be NAME=value" for line in broken))
+    return {name: value for name, value in values.items() if value}

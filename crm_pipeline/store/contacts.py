@@ -1,0 +1,196 @@
+"""The contact table and the aliases its ids go by."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from crm_pipeline.store.tables import contact_aliases, contacts, links, rejects
+
+
+@dataclass(frozen=True, slots=True)
+class StoredContact:
+    """A row of ``contacts``: its data by column, and the bookkeeping beside it."""
+
+    data: Mapping[str, Any]
+    row_version: int
+    pushed_version: int
+    updated_at: datetime
+    archived_at: datetime | None
+
+    @property
+    def id(self) -> str:
+        """The primary key, in whatever spelling it is stored."""
+        return str(self.data["id"])
+
+
+@dataclass(frozen=True, slots=True)
+class ContactWrite:
+    """Changes to one row; made only if the row is still at ``row_version``."""
+
+    id: str
+    row_version: int
+    values: Mapping[str, Any]
+    pushed: bool
+    """Whether the CRM knows everything the row holds afterwards."""
+
+
+def load(tx: Connection, ids: Collection[str]) -> dict[str, StoredContact]:
+    """Rows by id. Held against other writers until the transaction ends."""
+    if not ids:
+        return {}
+    query = (
+        sa.select(contacts).where(contacts.c.id.in_(sorted(ids))).order_by(contacts.c.id).with_for_update()
+    )
+    return {row.id: _stored(row) for row in tx.execute(query)}
+
+
+def resolve(tx: Connection, canonical_ids: Collection[str]) -> dict[str, str]:
+    """Contact ids behind canonical ids that are aliases."""
+    if not canonical_ids:
+        return {}
+    query = sa.select(contact_aliases.c.alias, contact_aliases.c.contact_id).where(
+        contact_aliases.c.alias.in_(canonical_ids)
+    )
+    return {row.alias: row.contact_id for row in tx.execute(query)}
+
+
+def add_aliases(tx: Connection, aliases: Mapping[str, str], at: datetime) -> None:
+    """Remember other ids of contacts; the newest meaning of an alias counts."""
+    if aliases:
+        tx.execute(contact_aliases.delete().where(contact_aliases.c.alias.in_(list(aliases))))
+        rows = [
+            {"alias": alias, "contact_id": contact, "created_at": at} for alias, contact in aliases.items()
+        ]
+        tx.execute(contact_aliases.insert(), rows)
+
+
+def insert(tx: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add contacts; every row names every data column.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError: another program has just added one of them.
+    """
+    if rows:
+        tx.execute(contacts.insert(), [dict(row) for row in rows])
+
+
+def update(tx: Connection, writes: Iterable[ContactWrite], at: datetime) -> None:
+    """Change rows of ours; the version moves, so that the trigger leaves them alone."""
+    groups: dict[tuple[tuple[str, ...], bool], list[ContactWrite]] = defaultdict(list)
+    for write in writes:
+        groups[tuple(sorted(write.values)), write.pushed].append(write)
+    for (columns, pushed), group in groups.items():
+        assigned = {
+            column: sa.bindparam(f"new_{column}", type_=contacts.c[column].type) for column in columns
+        }
+        version = contacts.c.row_version + 1
+        statement = (
+            contacts.update()
+            .where(contacts.c.id == sa.bindparam("key"), contacts.c.row_version == sa.bindparam("version"))
+            .values(
+                **assigned,
+                row_version=version,
+                pushed_version=version if pushed else contacts.c.pushed_version,
+                updated_at=at,
+            )
+        )
+        tx.execute(
+            statement,
+            [
+                {
+                    "key": write.id,
+                    "version": write.row_version,
+                    **{f"new_{column}": write.values[column] for column in columns},
+                }
+                for write in group
+            ],
+        )
+
+
+def mark_pushed(tx: Connection, versions: Iterable[tuple[str, int]]) -> None:
+    """Nothing is left to tell the CRM of these rows up to these versions."""
+    parameters = [{"key": key, "version": version} for key, version in versions]
+    if parameters:
+        statement = (
+            contacts.update()
+            .where(contacts.c.id == sa.bindparam("key"))
+            .values(pushed_version=sa.bindparam("version"))
+        )
+        tx.execute(statement, parameters)
+
+
+def mark_to_push(tx: Connection, ids: Collection[str]) -> None:
+    """Something is left to tell the CRM, although the rows did not change."""
+    if ids:
+        tx.execute(contacts.update().where(contacts.c.id.in_(list(ids))).values(pushed_version=0))
+
+
+def to_push(
+    tx: Connection, connection: str, now: datetime, limit: int, after: str = "", only: str | None = None
+) -> list[StoredContact]:
+    """Contacts that changed since the CRM was last told, by id; failed ones when their time has come."""
+    query = (
+        sa.select(contacts)
+        .where(*_due(connection, now), contacts.c.id > after)
+        .order_by(contacts.c.id)
+        .limit(limit)
+    )
+    if only is not None:
+        query = sa.select(contacts).where(contacts.c.id == only)
+    return [_stored(row) for row in tx.execute(query)]
+
+
+def count_to_push(tx: Connection, connection: str, now: datetime) -> int:
+    """How many contacts the CRM should hear of now."""
+    return tx.execute(
+        sa.select(sa.func.count()).select_from(contacts).where(*_due(connection, now))
+    ).scalar_one()
+
+
+def _due(connection: str, now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+    waits = sa.exists().where(
+        rejects.c.connection == connection,
+        rejects.c.source == "push",
+        rejects.c.key == contacts.c.id,
+        rejects.c.next_attempt_at > now,
+    )
+    # Written exactly like the condition of the partial index, so that it is used.
+    return sa.text("row_version <> pushed_version"), ~waits  # type: ignore[return-value]
+
+
+def count(tx: Connection) -> int:
+    """How many contacts there are."""
+    return tx.execute(sa.select(sa.func.count()).select_from(contacts)).scalar_one()
+
+
+def oddly_spelled(tx: Connection) -> list[str]:
+    """Ids of unlinked contacts in a spelling of another program's own, with no alias yet."""
+    key = contacts.c.id
+    query = sa.select(key).where(
+        sa.text("row_version <> pushed_version"),
+        sa.or_(
+            sa.and_(~key.like("%@c.us"), ~key.like("%@lid")),
+            *(key.like(pattern) for pattern in ("0%", "+%", "(%", "% %", "%-%", "%:%")),
+        ),
+        ~sa.exists().where(contact_aliases.c.contact_id == key),
+        ~sa.exists().where(links.c.contact_id == key),
+    )
+    return list(tx.execute(query).scalars())
+
+
+def _stored(row: sa.Row[Any]) -> StoredContact:
+    data = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public way to a mapping
+    return StoredContact(
+        row_version=data.pop("row_version"),
+        pushed_version=data.pop("pushed_version"),
+        updated_at=data.pop("updated_at"),
+        archived_at=data.pop("archived_at"),
+        data=data,
+    )

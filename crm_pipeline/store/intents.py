@@ -1,0 +1,107 @@
+"""Intents: CRM writes decided and stored before they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from crm_pipeline.store.tables import intents
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """One CRM write: which contact, what it held there before, what is sent."""
+
+    id: str
+    contact_id: str
+    external_id: str | None
+    before: dict[str, Any]
+    sent: dict[str, Any]
+    contact_version: int
+    created_at: datetime
+    closed_at: datetime | None = None
+
+
+_COLUMNS = (
+    intents.c.id,
+    intents.c.contact_id,
+    intents.c.external_id,
+    intents.c.before,
+    intents.c.sent,
+    intents.c.contact_version,
+    intents.c.created_at,
+    intents.c.closed_at,
+)
+
+
+def store(tx: Connection, connection: str, new: Iterable[Intent], run_id: str) -> None:
+    """Store intents, open."""
+    rows = [
+        {
+            "id": intent.id,
+            "connection": connection,
+            "contact_id": intent.contact_id,
+            "external_id": intent.external_id,
+            "before": intent.before,
+            "sent": intent.sent,
+            "contact_version": intent.contact_version,
+            "state": "open",
+            "run_id": run_id,
+            "created_at": intent.created_at,
+        }
+        for intent in new
+    ]
+    if rows:
+        tx.execute(intents.insert(), rows)
+
+
+def close(tx: Connection, states: Sequence[tuple[str, str]], at: datetime) -> None:
+    """Say what became of intents: id and state."""
+    if states:
+        statement = (
+            intents.update()
+            .where(intents.c.id == sa.bindparam("key"))
+            .values(state=sa.bindparam("new_state"), closed_at=sa.bindparam("at"))
+        )
+        tx.execute(statement, [{"key": key, "new_state": state, "at": at} for key, state in states])
+
+
+def all_open(tx: Connection, connection: str) -> list[Intent]:
+    """Writes nobody knows the end of."""
+    return _load(tx, connection, intents.c.state == "open")
+
+
+def open_of(tx: Connection, connection: str, contact_ids: Collection[str]) -> dict[str, Intent]:
+    """Open intents by contact; there is at most one for each."""
+    if not contact_ids:
+        return {}
+    found = _load(tx, connection, intents.c.state == "open", intents.c.contact_id.in_(contact_ids))
+    return {intent.contact_id: intent for intent in found}
+
+
+def confirmed_since(
+    tx: Connection, connection: str, contact_ids: Collection[str], since: datetime
+) -> list[Intent]:
+    """Writes to these contacts' records that were confirmed at or after a moment."""
+    if not contact_ids:
+        return []
+    conditions = (
+        intents.c.state == "confirmed",
+        intents.c.contact_id.in_(contact_ids),
+        intents.c.closed_at >= since,
+    )
+    return _load(tx, connection, *conditions)
+
+
+def _load(tx: Connection, connection: str, *conditions: sa.ColumnElement[bool]) -> list[Intent]:
+    query = (
+        sa.select(*_COLUMNS)
+        .where(intents.c.connection == connection, *conditions)
+        .order_by(intents.c.created_at)
+    )
+    return [Intent(*row) for row in tx.execute(query)]

@@ -1,0 +1,185 @@
+"""The landing table of pulled records: every version as it came, the newest marked current."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from crm_pipeline.store.tables import external_records as records
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A record that came in, ready to be stored."""
+
+    external_id: str
+    modified_at: datetime | None
+    content_hash: str
+    payload: str
+    deleted: bool
+    read_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """A stored record that waits to be applied."""
+
+    id: int
+    external_id: str
+    modified_at: datetime | None
+    payload: str
+    deleted: bool
+    read_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LandingCounts:
+    """What became of arrivals."""
+
+    created: int
+    updated: int
+    unchanged: int
+
+
+def land(tx: Connection, connection: str, arrivals: Iterable[Arrival], run_id: str) -> LandingCounts:
+    """Store what is new; content that is already the current one costs nothing."""
+    newest: dict[str, Arrival] = {}
+    total = 0
+    for arrival in arrivals:
+        total += 1
+        other = newest.get(arrival.external_id)
+        if other is None or not _older(arrival.modified_at, other.modified_at):
+            newest[arrival.external_id] = arrival
+    known = _current(tx, connection, list(newest))
+    fresh = [arrival for key, arrival in newest.items() if key not in known]
+    changed = [
+        arrival
+        for key, arrival in newest.items()
+        if key in known
+        and arrival.content_hash != known[key].content_hash
+        and not _older(arrival.modified_at, known[key].modified_at)
+    ]
+    if changed:
+        _replace(tx, [known[arrival.external_id].id for arrival in changed])
+    if fresh or changed:
+        tx.execute(records.insert(), [_row(arrival, connection, run_id) for arrival in [*fresh, *changed]])
+    return LandingCounts(len(fresh), len(changed), total - len(fresh) - len(changed))
+
+
+def waiting(tx: Connection, connection: str, limit: int) -> list[Landed]:
+    """The oldest records that have not been applied."""
+    query = (
+        sa.select(
+            records.c.id,
+            records.c.external_id,
+            records.c.modified_at,
+            records.c.payload,
+            records.c.deleted,
+            records.c.read_at,
+        )
+        .where(records.c.connection == connection, records.c.outcome.is_(None))
+        .order_by(records.c.id)
+        .limit(limit)
+    )
+    return [Landed(*row) for row in tx.execute(query)]
+
+
+def count_waiting(tx: Connection, connection: str) -> int:
+    """How many records have not been applied."""
+    where = (records.c.connection == connection, records.c.outcome.is_(None))
+    return tx.execute(sa.select(sa.func.count()).where(*where)).scalar_one()
+
+
+def settle(tx: Connection, outcomes: Sequence[tuple[int, str]], at: datetime) -> None:
+    """Say where records ended."""
+    if outcomes:
+        statement = (
+            records.update()
+            .where(records.c.id == sa.bindparam("row_id"))
+            .values(outcome=sa.bindparam("row_outcome"), applied_at=sa.bindparam("at"))
+        )
+        tx.execute(
+            statement, [{"row_id": row, "row_outcome": outcome, "at": at} for row, outcome in outcomes]
+        )
+
+
+def settle_current(
+    tx: Connection, connection: str, external_ids: Sequence[str], outcome: str, at: datetime
+) -> None:
+    """Say where the current versions of these records ended, without applying them."""
+    if external_ids:
+        statement = records.update().where(
+            records.c.connection == connection,
+            records.c.current,
+            records.c.outcome.is_(None),
+            records.c.external_id.in_(external_ids),
+        )
+        tx.execute(statement.values(outcome=outcome, applied_at=at))
+
+
+def payloads(tx: Connection, connection: str, external_ids: Sequence[str]) -> dict[str, str]:
+    """The records as last read, as JSON text, by external id."""
+    query = sa.select(records.c.external_id, records.c.payload).where(
+        records.c.connection == connection, records.c.current, records.c.external_id.in_(external_ids)
+    )
+    return {row.external_id: row.payload for row in tx.execute(query)}
+
+
+def wait_again(
+    tx: Connection,
+    connection: str,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    ids: Sequence[int] | None = None,
+) -> int:
+    """Let current records be applied once more; how many there are."""
+    conditions: list[Any] = [records.c.connection == connection, records.c.current]
+    if since is not None:
+        conditions.append(records.c.modified_at >= since)
+    if until is not None:
+        conditions.append(records.c.modified_at < until)
+    if ids is not None:
+        conditions.append(records.c.id.in_(ids))
+    return tx.execute(records.update().where(*conditions).values(outcome=None, applied_at=None)).rowcount
+
+
+def _current(tx: Connection, connection: str, external_ids: list[str]) -> dict[str, Any]:
+    query = sa.select(
+        records.c.id, records.c.external_id, records.c.content_hash, records.c.modified_at
+    ).where(records.c.connection == connection, records.c.current, records.c.external_id.in_(external_ids))
+    return {row.external_id: row for row in tx.execute(query)}
+
+
+def _replace(tx: Connection, row_ids: list[int]) -> None:
+    """Older versions stop being current; one that never was applied never will be."""
+    outcome = sa.func.coalesce(records.c.outcome, "skipped")
+    tx.execute(records.update().where(records.c.id.in_(row_ids)).values(current=False, outcome=outcome))
+
+
+def _row(arrival: Arrival, connection: str, run_id: str) -> dict[str, Any]:
+    return {
+        "connection": connection,
+        "external_id": arrival.external_id,
+        "modified_at": arrival.modified_at,
+        "content_hash": arrival.content_hash,
+        "payload": arrival.payload,
+        "deleted": arrival.deleted,
+        "read_at": arrival.read_at,
+        "run_id": run_id,
+        "current": True,
+    }
+
+
+def _older(left: datetime | None, right: datetime | None) -> bool:
+    return left is not None and right is not None and left < right
+
+
+def payload(tx: Connection, row_id: int) -> str | None:
+    """What came in, as JSON text."""
+    return tx.execute(sa.select(records.c.payload).where(records.c.id == row_id)).scalar_one_or_none()

@@ -1,0 +1,132 @@
+"""The ledger: what changed in contacts, and where the two sides disagreed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from crm_pipeline.store.tables import conflicts, contact_changes
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One field of one contact got another value."""
+
+    contact_id: str
+    field: str
+    old: Any
+    new: Any
+    at: datetime
+    side: str
+    rule: str
+    record_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Both sides changed one field differently."""
+
+    contact_id: str
+    field: str
+    external: Any
+    internal: Any
+    policy: str
+    winner: str | None
+    record_id: int | None
+
+
+def write_changes(tx: Connection, connection: str, changes: Iterable[Change], run_id: str) -> None:
+    """Add to the history."""
+    rows = [
+        {
+            "connection": connection,
+            "contact_id": change.contact_id,
+            "field": change.field,
+            "old": change.old,
+            "new": change.new,
+            "at": change.at,
+            "side": change.side,
+            "rule": change.rule,
+            "run_id": run_id,
+            "record_id": change.record_id,
+        }
+        for change in changes
+    ]
+    if rows:
+        tx.execute(contact_changes.insert(), rows)
+
+
+def write_conflicts(
+    tx: Connection, connection: str, found: Sequence[Conflict], run_id: str, at: datetime
+) -> None:
+    """Add conflicts; one that is already open gets the newer values."""
+    waiting = {(conflict.contact_id, conflict.field) for conflict in found if conflict.winner is None}
+    still_open = open_fields(tx, connection, {contact for contact, _ in waiting})
+    rows = []
+    for conflict in found:
+        if conflict.winner is None and conflict.field in still_open.get(conflict.contact_id, {}):
+            _refresh(tx, connection, conflict)
+            continue
+        rows.append(
+            {
+                "connection": connection,
+                "contact_id": conflict.contact_id,
+                "field": conflict.field,
+                "external": conflict.external,
+                "internal": conflict.internal,
+                "policy": conflict.policy,
+                "winner": conflict.winner,
+                "state": "settled" if conflict.winner else "open",
+                "run_id": run_id,
+                "record_id": conflict.record_id,
+                "opened_at": at,
+                "settled_at": at if conflict.winner else None,
+            }
+        )
+    if rows:
+        tx.execute(conflicts.insert(), rows)
+
+
+def open_fields(tx: Connection, connection: str, contact_ids: Collection[str]) -> dict[str, dict[str, int]]:
+    """Fields that wait for a person, with their conflict's id, by contact."""
+    if not contact_ids:
+        return {}
+    query = sa.select(conflicts.c.contact_id, conflicts.c.field, conflicts.c.id).where(
+        conflicts.c.connection == connection,
+        conflicts.c.state == "open",
+        conflicts.c.contact_id.in_(contact_ids),
+    )
+    held: dict[str, dict[str, int]] = {}
+    for row in tx.execute(query):
+        held.setdefault(row.contact_id, {})[row.field] = row.id
+    return held
+
+
+def settle(tx: Connection, conflict_ids: Collection[int], winner: str, at: datetime) -> None:
+    """Close open conflicts."""
+    if conflict_ids:
+        statement = conflicts.update().where(conflicts.c.id.in_(list(conflict_ids)))
+        tx.execute(statement.values(state="settled", winner=winner, settled_at=at))
+
+
+def _refresh(tx: Connection, connection: str, conflict: Conflict) -> None:
+    statement = conflicts.update().where(
+        conflicts.c.connection == connection,
+        conflicts.c.contact_id == conflict.contact_id,
+        conflicts.c.field == conflict.field,
+        conflicts.c.state == "open",
+    )
+    tx.execute(statement.values(external=conflict.external, internal=conflict.internal))
+
+
+def count_open(tx: Connection, connection: str) -> int:
+    """How many fields wait for a person."""
+    query = sa.select(sa.func.count()).where(
+        conflicts.c.connection == connection, conflicts.c.state == "open"
+    )
+    return tx.execute(query).scalar_one()

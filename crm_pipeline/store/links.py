@@ -1,0 +1,108 @@
+"""Links: which contact is which record, and what each side held at the last agreement."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from crm_pipeline.store.tables import links
+
+
+@dataclass(slots=True)
+class Link:
+    """A pairing. Mutable: a batch works on it and saves what changed."""
+
+    external_id: str
+    contact_id: str
+    internal_shadow: dict[str, Any] = field(default_factory=dict)
+    external_shadow: dict[str, Any] = field(default_factory=dict)
+    assumed: list[str] = field(default_factory=list)
+    edits: dict[str, list[Any]] = field(default_factory=dict)
+    external_modified_at: datetime | None = None
+    pushed_at: datetime | None = None
+    external_deleted_at: datetime | None = None
+    contact_deleted_at: datetime | None = None
+
+
+_COLUMNS = (
+    links.c.external_id,
+    links.c.contact_id,
+    links.c.internal_shadow,
+    links.c.external_shadow,
+    links.c.assumed,
+    links.c.edits,
+    links.c.external_modified_at,
+    links.c.pushed_at,
+    links.c.external_deleted_at,
+    links.c.contact_deleted_at,
+)
+
+
+def load_by_external_id(tx: Connection, connection: str, external_ids: Collection[str]) -> list[Link]:
+    """Links of these records."""
+    return _load(tx, connection, links.c.external_id.in_(external_ids)) if external_ids else []
+
+
+def load_by_contact(tx: Connection, connection: str, contact_ids: Collection[str]) -> list[Link]:
+    """Links of these contacts."""
+    return _load(tx, connection, links.c.contact_id.in_(contact_ids)) if contact_ids else []
+
+
+def insert(tx: Connection, connection: str, new: Iterable[Link]) -> None:
+    """Add links."""
+    rows = [_row(connection, link) for link in new]
+    if rows:
+        tx.execute(links.insert(), rows)
+
+
+def update(tx: Connection, connection: str, changed: Iterable[Link]) -> None:
+    """Save links that exist."""
+    rows = [{f"new_{name}": value for name, value in _row(connection, link).items()} for link in changed]
+    if rows:
+        keys = {"connection", "external_id"}
+        values = {
+            column.name: sa.bindparam(f"new_{column.name}", type_=column.type)
+            for column in _COLUMNS
+            if column.name not in keys
+        }
+        statement = (
+            links.update()
+            .where(
+                links.c.connection == sa.bindparam("new_connection"),
+                links.c.external_id == sa.bindparam("new_external_id"),
+            )
+            .values(**values)
+        )
+        tx.execute(statement, rows)
+
+
+def _load(tx: Connection, connection: str, condition: sa.ColumnElement[bool]) -> list[Link]:
+    found = []
+    rows: Iterable[Any] = tx.execute(sa.select(*_COLUMNS).where(links.c.connection == connection, condition))
+    for row in rows:
+        link = Link(*row)
+        link.assumed = link.assumed or []
+        link.edits = link.edits or {}
+        found.append(link)
+    return found
+
+
+def _row(connection: str, link: Link) -> dict[str, Any]:
+    return {
+        "connection": connection,
+        "external_id": link.external_id,
+        "contact_id": link.contact_id,
+        "internal_shadow": link.internal_shadow,
+        "external_shadow": link.external_shadow,
+        "assumed": link.assumed or None,
+        "edits": link.edits or None,
+        "external_modified_at": link.external_modified_at,
+        "pushed_at": link.pushed_at,
+        "external_deleted_at": link.external_deleted_at,
+        "contact_deleted_at": link.contact_deleted_at,
+    }

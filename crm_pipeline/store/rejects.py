@@ -1,0 +1,149 @@
+"""Rejects: records and contacts that could not go through, each with its reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from crm_pipeline.store.tables import rejects
+
+Source: TypeAlias = Literal["pull", "push"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """One rejected thing."""
+
+    id: int
+    source: Source
+    key: str
+    """The record's external id (pull), or the contact's id (push)."""
+    reasons: dict[str, str]
+    attempts: int
+    next_attempt_at: datetime | None
+    """When it is tried again by itself; None where only a change or a replay can help."""
+    record_id: int | None
+    first_at: datetime
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class NewReject:
+    """Something that has just been rejected."""
+
+    source: Source
+    key: str
+    reasons: dict[str, str]
+    next_attempt_at: datetime | None = None
+    record_id: int | None = None
+
+
+_COLUMNS = (
+    rejects.c.id,
+    rejects.c.source,
+    rejects.c.key,
+    rejects.c.reasons,
+    rejects.c.attempts,
+    rejects.c.next_attempt_at,
+    rejects.c.record_id,
+    rejects.c.first_at,
+    rejects.c.last_at,
+)
+
+
+def write(tx: Connection, connection: str, new: Iterable[NewReject], run_id: str, at: datetime) -> None:
+    """Store rejects; one that was rejected before counts another attempt."""
+    rows = [
+        {
+            "connection": connection,
+            "source": reject.source,
+            "key": reject.key,
+            "reasons": reject.reasons,
+            "attempts": 1,
+            "next_attempt_at": reject.next_attempt_at,
+            "record_id": reject.record_id,
+            "run_id": run_id,
+            "first_at": at,
+            "last_at": at,
+        }
+        for reject in new
+    ]
+    if not rows:
+        return
+    insert = _insert(tx)
+    taken = ("reasons", "next_attempt_at", "record_id", "run_id", "last_at")
+    tx.execute(
+        insert.on_conflict_do_update(
+            index_elements=[rejects.c.connection, rejects.c.source, rejects.c.key],
+            set_={name: insert.excluded[name] for name in taken} | {"attempts": rejects.c.attempts + 1},
+        ),
+        rows,
+    )
+
+
+def attempts(tx: Connection, connection: str, source: Source, keys: Collection[str]) -> dict[str, int]:
+    """How often these were rejected so far; those never rejected are left out."""
+    if not keys:
+        return {}
+    query = sa.select(rejects.c.key, rejects.c.attempts).where(
+        rejects.c.connection == connection, rejects.c.source == source, rejects.c.key.in_(keys)
+    )
+    return {row.key: row.attempts for row in tx.execute(query)}
+
+
+def clear(tx: Connection, connection: str, source: Source, keys: Collection[str]) -> None:
+    """These went through after all."""
+    if keys:
+        tx.execute(
+            rejects.delete().where(
+                rejects.c.connection == connection, rejects.c.source == source, rejects.c.key.in_(list(keys))
+            )
+        )
+
+
+def load(
+    tx: Connection, connection: str, ids: Collection[int] | None = None, limit: int | None = None
+) -> list[Reject]:
+    """Open rejects, oldest first."""
+    query = sa.select(*_COLUMNS).where(rejects.c.connection == connection).order_by(rejects.c.id).limit(limit)
+    if ids is not None:
+        query = query.where(rejects.c.id.in_(list(ids)))
+    return [Reject(*row) for row in tx.execute(query)]
+
+
+def count(tx: Connection, connection: str) -> dict[str, int]:
+    """How many are open, by source."""
+    query = (
+        sa.select(rejects.c.source, sa.func.count().label("number"))
+        .where(rejects.c.connection == connection)
+        .group_by(rejects.c.source)
+    )
+    return {row.source: row.number for row in tx.execute(query)}
+
+
+def reasons(tx: Connection, connection: str, source: Source, key: str) -> dict[str, str]:
+    """Why this is rejected; empty when it is not."""
+    query = sa.select(rejects.c.reasons).where(
+        rejects.c.connection == connection, rejects.c.source == source, rejects.c.key == key
+    )
+    return tx.execute(query).scalar_one_or_none() or {}
+
+
+def due_now(tx: Connection, connection: str, ids: Collection[int]) -> None:
+    """Let rejected pushes be tried at once."""
+    statement = rejects.update().where(rejects.c.connection == connection, rejects.c.id.in_(list(ids)))
+    tx.execute(statement.values(next_attempt_at=None))
+
+
+def _insert(tx: Connection) -> Any:
+    """The upsert both databases spell alike and SQLAlchemy names apart."""
+    if tx.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert  # noqa: PLC0415 - one dialect is enough
+    else:
+        from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment] # noqa: PLC0415
+    return insert(rejects)

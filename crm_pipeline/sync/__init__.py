@@ -1,0 +1,1 @@
+"""The heart of the sync: mapping, identity, merge, pull, apply and push."""

@@ -1,0 +1,253 @@
+"""Coercion: any JSON value becomes a field's canonical value, or a reason why it cannot.
+
+A canonical value is a JSON scalar (instants as UTC text), so that values can be
+compared, stored and shown without knowing where they came from.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, TypeAlias
+from zoneinfo import ZoneInfo
+
+from crm_pipeline import instants
+from crm_pipeline.connection import FieldType
+from crm_pipeline.sync.identity import NoIdentityError, whatsapp_id
+
+Value: TypeAlias = str | int | float | bool | None
+
+MAX_INTEGER = 2**63 - 1
+MAX_TEXT = 100_000
+"""Characters. Longer text is a mistake or an attack, and no CRM holds it."""
+
+_WHOLE = re.compile(r"[+-]?[0-9]{1,20}(?:\.0{1,2})?", re.ASCII)
+_DECIMAL = re.compile(r"[+-]?[0-9]{1,20}(?:\.[0-9]{1,20})?", re.ASCII)
+_EPOCH = re.compile(r"-?[0-9]{9,14}", re.ASCII)
+_EPOCH_IS_MILLISECONDS = 100_000_000_000
+"""1973 in milliseconds, year 5138 in seconds: the two never meet in practice."""
+
+
+class NotAValueError(ValueError):
+    """The value does not fit the field; the text says why, without the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a field takes."""
+
+    type: FieldType
+    choices: tuple[str, ...] = ()
+    synonyms: dict[str, str] = field(default_factory=dict)
+    nullable: bool = True
+    zone: str = "UTC"
+    region: str = "ID"
+
+
+Coercer: TypeAlias = Callable[[Any], Value]
+
+
+def coercer(spec: Spec) -> Coercer:
+    """Compile a spec: a function from JSON value to canonical value.
+
+    The function raises:
+        NotAValueError: the value does not fit.
+    """
+    if spec.type is FieldType.CHOICE:
+        return _choice(spec)
+    if spec.type is FieldType.INSTANT:
+        zone = ZoneInfo(spec.zone)
+        return lambda value: _instant(value, zone)
+    if spec.type is FieldType.WHATSAPP_ID:
+        return lambda value: _whatsapp_id(value, spec.region)
+    return {
+        FieldType.TEXT: _text,
+        FieldType.INTEGER: _integer,
+        FieldType.NUMBER: _number,
+        FieldType.BOOLEAN: _boolean,
+    }[spec.type]
+
+
+def _text(value: Any) -> Value:
+    if isinstance(value, str):
+        if "\x00" in value:
+            msg = "holds a NUL character"
+            raise NotAValueError(msg)
+        if not value.isascii():
+            _encodable(value)
+        if len(value) > MAX_TEXT:
+            msg = f"is longer than {MAX_TEXT} characters"
+            raise NotAValueError(msg)
+        return value
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    raise _wrong(value, "text")
+
+
+def _integer(value: Any) -> Value:
+    if isinstance(value, str):
+        text = value.strip()
+        if not text:
+            return None
+        if not _WHOLE.fullmatch(text):
+            msg = "is not a whole number"
+            raise NotAValueError(msg)
+        value = int(text.split(".", 1)[0])
+    elif value is None:
+        return None
+    elif isinstance(value, float) and value.is_integer() and abs(value) <= MAX_INTEGER:
+        value = int(value)
+    elif not isinstance(value, int) or isinstance(value, bool):
+        raise _wrong(value, "a whole number")
+    if value < 0:
+        msg = "is negative"
+        raise NotAValueError(msg)
+    if value > MAX_INTEGER:
+        msg = "does not fit into 64 bits"
+        raise NotAValueError(msg)
+    return int(value)
+
+
+def _number(value: Any) -> Value:
+    if isinstance(value, str):
+        text = value.strip()
+        if not text:
+            return None
+        if not _DECIMAL.fullmatch(text):
+            msg = "is not a number"
+            raise NotAValueError(msg)
+        value = float(text)
+    elif value is None:
+        return None
+    elif not isinstance(value, int | float) or isinstance(value, bool):
+        raise _wrong(value, "a number")
+    if abs(value) > MAX_INTEGER or not math.isfinite(value):
+        msg = "is out of range"
+        raise NotAValueError(msg)
+    return float(value)
+
+
+_BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
+
+
+def _boolean(value: Any) -> Value:
+    if value is None or isinstance(value, bool):
+        return value
+    if value == "":
+        return None
+    known = _BOOLEANS.get(str(value).strip().lower()) if isinstance(value, str | int) else None
+    if known is None:
+        raise _wrong(value, "true or false")
+    return known
+
+
+def _choice(spec: Spec) -> Coercer:
+    known = {choice.casefold(): choice for choice in spec.choices}
+    known |= {name.strip().casefold(): choice for name, choice in spec.synonyms.items()}
+
+    def coerce(value: Any) -> Value:
+        if value is None or value == "":
+            return None
+        if not isinstance(value, str):
+            raise _wrong(value, "one of the known values")
+        choice = known.get(value.strip().casefold())
+        if choice is None:
+            msg = f"is not one of {', '.join(spec.choices)} or a known synonym"
+            raise NotAValueError(msg)
+        return choice
+
+    return coerce
+
+
+def _instant(value: Any, zone: ZoneInfo) -> Value:
+    if value is None or value == "":
+        return None
+    try:
+        return _instant_text(value, zone)
+    except (ValueError, OverflowError, OSError):
+        pass
+    msg = "is not a date and time"
+    raise NotAValueError(msg)
+
+
+@lru_cache(maxsize=65_536)
+def _parse_instant(text: str, zone: ZoneInfo) -> str:
+    if _EPOCH.fullmatch(text):
+        return instants.to_text(_from_epoch(int(text)))
+    moment = datetime.fromisoformat(text)
+    return instants.to_text(moment.replace(tzinfo=zone) if moment.tzinfo is None else moment)
+
+
+def _instant_text(value: Any, zone: ZoneInfo) -> str:
+    if isinstance(value, str):
+        return _parse_instant(value.strip(), zone)
+    if isinstance(value, datetime):
+        return instants.to_text(value.replace(tzinfo=zone) if value.tzinfo is None else value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return instants.to_text(_from_epoch(value))
+    msg = "no time"
+    raise ValueError(msg)
+
+
+def _from_epoch(number: float) -> datetime:
+    seconds = number / 1000 if abs(number) >= _EPOCH_IS_MILLISECONDS else number
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _whatsapp_id(value: Any, region: str) -> Value:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        raise _wrong(value, "a WhatsApp id or phone number")
+    try:
+        return whatsapp_id(value, region)
+    except NoIdentityError as error:
+        raise NotAValueError(str(error)) from None
+
+
+def _encodable(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        msg = "holds half a character (a lone surrogate)"
+        raise NotAValueError(msg) from None
+
+
+def _wrong(value: Any, wanted: str) -> NotAValueError:
+    kind = {
+        bool: "true/false",
+        int: "a number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+        dict: "an object",
+    }
+    return NotAValueError(f"is {kind.get(type(value), 'something else')}, not {wanted}")
+
+
+def same(left: Value, right: Value) -> bool:
+    """Whether two canonical values mean the same.
+
+    Text is compared by composed characters, one kind of line end, and without blanks
+    around it: what CRMs change by themselves and no user means by an edit.
+    """
+    if left == right:
+        return True
+    if not isinstance(left, str) or not isinstance(right, str):
+        return False
+    return comparable(left) == comparable(right)
+
+
+def comparable(text: str) -> str:
+    """Text as ``same`` compares it."""
+    import unicodedata  # noqa: PLC0415 - only where two texts differ
+
+    return unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n")).strip()

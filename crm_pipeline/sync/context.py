@@ -1,0 +1,106 @@
+"""What every step works with: one connection, its database, its connector, its lease."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TypeAlias
+
+from sqlalchemy.engine import Connection as Transaction
+from sqlalchemy.engine import Engine
+
+from crm_pipeline.connection import Connection
+from crm_pipeline.connectors.base import Connector
+from crm_pipeline.store import leases
+from crm_pipeline.store.engine import reading, writing
+from crm_pipeline.sync.errors import BusyError, LeaseLostError
+from crm_pipeline.sync.mapping import FieldMapping, Translator
+
+Clock: TypeAlias = Callable[[], datetime]
+Progress: TypeAlias = Callable[[int, int | None], None]
+
+
+def no_progress(_done: int, _total: int | None) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One worker on one connection."""
+
+    engine: Engine
+    connection: Connection
+    connector: Connector
+    mapping: FieldMapping
+    translator: Translator
+    run_id: str
+    clock: Clock
+    holder: str = field(default_factory=leases.new_holder)
+
+    @property
+    def name(self) -> str:
+        """The connection's name."""
+        return self.connection.name
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        """A consistent view."""
+        with reading(self.engine) as tx:
+            yield tx
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        """A transaction of the worker that holds the lease.
+
+        Raises:
+            LeaseLostError: it holds it no more; nothing was written.
+        """
+        with writing(self.engine) as tx:
+            if not leases.renew(tx, self.name, self.holder, self.clock()):
+                msg = f"the lease on connection '{self.name}' was taken over by another worker"
+                raise LeaseLostError(msg)
+            yield tx
+
+
+@contextmanager
+def lease_held(context: Context, wait_seconds: float = 0.0) -> Iterator[None]:
+    """Be the one worker on the connection; a thread keeps the lease while a CRM call lasts.
+
+    Raises:
+        BusyError: another worker held it all the time that we waited.
+    """
+    stop = threading.Event()
+    deadline = context.clock() + timedelta(seconds=wait_seconds)
+    while not _take(context):
+        if context.clock() >= deadline:
+            msg = f"another run is working on connection '{context.name}'"
+            raise BusyError(msg)
+        stop.wait(_RETRY_SECONDS)
+    keeper = threading.Thread(target=_keep, args=(context, stop), name="lease", daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        keeper.join()
+        with writing(context.engine) as tx:
+            leases.release(tx, context.name, context.holder)
+
+
+_RETRY_SECONDS = 0.2
+_RENEWALS_IN_A_TERM = 4
+
+
+def _take(context: Context) -> bool:
+    with writing(context.engine) as tx:
+        return leases.take(tx, context.name, context.holder, context.clock())
+
+
+def _keep(context: Context, stop: threading.Event) -> None:
+    while not stop.wait(leases.TERM.total_seconds() / _RENEWALS_IN_A_TERM):
+        with writing(context.engine) as tx:
+            if not leases.renew(tx, context.name, context.holder, context.clock()):
+                return

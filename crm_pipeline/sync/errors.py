@@ -1,0 +1,43 @@
+"""What can go wrong in a sync, for callers to tell apart."""
+
+from __future__ import annotations
+
+
+class SyncError(Exception):
+    """A step of the sync failed. The text carries no secret and no personal data."""
+
+
+class BusyError(SyncError):
+    """Another worker holds the connection."""
+
+
+class LeaseLostError(SyncError):
+    """This worker was thought dead and another has taken over: nothing more may be written."""
+
+
+class DisabledError(SyncError):
+    """What was asked for is switched off by a setting."""
+
+
+class UnknownContactError(SyncError):
+    """There is no such contact, and none is made."""
+
+
+class PushFailedError(SyncError):
+    """The CRM did not take a contact."""
+
+
+class OutdatedDatabaseError(SyncError):
+    """The database has not been brought to the shape this version needs."""
+
+
+class RecordRejected(Exception):  # noqa: N818 - a verdict on one record, not a failure of ours
+    """A record cannot become a contact, or a contact cannot be written to the CRM.
+
+    Raise it from a mapping hook to reject a record with reasons of your own.
+    """
+
+    def __init__(self, reasons: dict[str, str]) -> None:
+        """``reasons``: for each field (or ``record``), what is wrong with its value."""
+        super().__init__("; ".join(f"{field}: {reason}" for field, reason in reasons.items()))
+        self.reasons = reasons

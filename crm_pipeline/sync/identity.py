@@ -1,0 +1,91 @@
+"""Identity: every spelling of a WhatsApp id becomes the one it is known by."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+_CANONICAL = re.compile(r"[1-9][0-9]{6,14}@c\.us")
+_LID = re.compile(r"[0-9]{5,20}@lid", re.IGNORECASE)
+_ADDRESS = re.compile(r"(?P<digits>\+?[0-9]{4,17})(?::[0-9]+)?@(?:c\.us|s\.whatsapp\.net)", re.IGNORECASE)
+_PHONE_CHARACTERS = re.compile(r"\(?\+?\(?[0-9][0-9 ()./\u00a0\u2010-\u2015-]*")
+_NOT_DIGITS = re.compile(r"[^0-9]")
+
+
+class NoIdentityError(ValueError):
+    """A value is no WhatsApp id; the text says why, without the value."""
+
+
+@lru_cache(maxsize=65_536)
+def whatsapp_id(raw: str, region: str = "ID") -> str:
+    """The one id of a contact: ``<digits>@c.us``, or ``<digits>@lid`` as it came.
+
+    ``raw`` may be any spelling people and programs use: ``628…@c.us``, ``628…``,
+    ``+62 8…``, ``08…``, ``62-8…``. National numbers are taken as of ``region``.
+    A lid carries no phone number and is never turned into one.
+
+    Raises:
+        NoIdentityError: a group, a broadcast list, no phone number at all.
+    """
+    if _CANONICAL.fullmatch(raw):
+        return raw
+    text = raw.strip()
+    if _LID.fullmatch(text):
+        return text.lower()
+    if match := _ADDRESS.fullmatch(text):
+        return _phone(match["digits"], region)
+    if text.lower().endswith("@g.us"):
+        msg = "is a group, not a contact"
+        raise NoIdentityError(msg)
+    if not text or "@" in text or not _PHONE_CHARACTERS.fullmatch(text):
+        msg = "is not a WhatsApp id or phone number"
+        raise NoIdentityError(msg)
+    return _phone(text, region)
+
+
+def is_lid(contact_id: str) -> bool:
+    """Whether an id hides its phone number."""
+    return contact_id.endswith("@lid")
+
+
+def _phone(text: str, region: str) -> str:
+    digits = _NOT_DIGITS.sub("", text)
+    if text.lstrip("( ").startswith("+"):
+        found = _e164(f"+{digits}")
+    elif digits.startswith("00"):
+        found = _e164(f"+{digits[2:]}")
+    elif digits.startswith("0"):
+        found = _e164(digits, region)
+    else:
+        found = _bare(digits, region)
+    if found is None:
+        msg = "is not a possible phone number"
+        raise NoIdentityError(msg)
+    return f"{found}@c.us"
+
+
+def _bare(digits: str, region: str) -> str | None:
+    """Read digits that say neither ``+`` nor ``0``.
+
+    They are international, unless the zero of a mobile number at home was dropped,
+    as spreadsheets do.
+    """
+    import phonenumbers  # noqa: PLC0415 - half a second of metadata, needed only for odd spellings
+
+    if digits.startswith(str(phonenumbers.country_code_for_region(region))):
+        return _e164(f"+{digits}")
+    return _e164(digits, region, mobile=True) or _e164(f"+{digits}")
+
+
+def _e164(text: str, region: str | None = None, *, mobile: bool = False) -> str | None:
+    import phonenumbers  # noqa: PLC0415 - see _bare
+
+    try:
+        number = phonenumbers.parse(text, region)
+    except phonenumbers.NumberParseException:
+        return None
+    if not phonenumbers.is_possible_number(number):
+        return None
+    if mobile and phonenumbers.number_type(number) != phonenumbers.PhoneNumberType.MOBILE:
+        return None
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164).lstrip("+")

@@ -1,0 +1,268 @@
+"""Mapping: compiled field rules between a CRM's record and a contact, both ways.
+
+Absent, null and a value are three things: a key that is missing from the result says
+nothing about the field, null clears it, and ``0`` and ``""`` are values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeAlias
+
+from crm_pipeline.connection import Connection, Direction, FieldRule, FieldType, Policy
+from crm_pipeline.contact import BUILT_IN, FIELDS, ContactField
+from crm_pipeline.sync.coerce import Coercer, NotAValueError, Spec, Value, coercer
+from crm_pipeline.sync.errors import RecordRejected
+
+Values: TypeAlias = dict[str, Value]
+"""Canonical values by field name; a missing key is absent."""
+
+_MISSING: Final = object()
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledField:
+    """One field, ready to be read and written."""
+
+    name: str
+    json_name: str
+    type: FieldType
+    paths: tuple[str, ...]
+    write: str | None
+    coerce: Coercer
+    coerce_internal: Coercer
+    """For values SQL programs wrote: their naive times are UTC, as the column says."""
+    nullable: bool
+    direction: Direction
+    policy: Policy
+    built_in: bool
+
+
+class Translator(Protocol):
+    """The two mapping directions; a subclass of the service may replace either."""
+
+    def to_contact(self, record: Any) -> Values | None:
+        """Canonical values of a record; None leaves the record out.
+
+        Raises:
+            RecordRejected: the record cannot become a contact.
+        """
+
+    def to_external(
+        self, contact: Values, changed: Collection[str], before: Values, known: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """What to write to the CRM so that ``changed`` fields of ``contact`` arrive there.
+
+        ``before`` holds the contact as it was last in agreement with the CRM and
+        ``known`` the record as last read, where there is one.
+
+        Raises:
+            RecordRejected: a value cannot be written.
+        """
+
+
+class FieldMapping:
+    """The mapping a connection describes."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Compile the rules once; using them is a dictionary walk."""
+        self.fields: dict[str, CompiledField] = {
+            name: _compile(name, connection) for name in [*BUILT_IN, *_own_fields(connection)]
+        }
+        self._read_rules = [
+            (field.name, field.paths, _needs_walk(field.paths), field.coerce, field.nullable)
+            for field in self.fields.values()
+            if field.type is not FieldType.WHATSAPP_ID
+        ]
+        self._id = self.fields["id"]
+        self.region = connection.default_region
+
+    def to_contact(self, record: Any) -> Values:
+        """Canonical values of a record. See ``Translator.to_contact``."""
+        if not isinstance(record, dict):
+            raise RecordRejected({"record": "is not an object"})
+        reasons: dict[str, str] = {}
+        values = self._identity(record, reasons)
+        for name, paths, walk, coerce, nullable in self._read_rules:
+            for path in paths:
+                raw = _get(record, path) if walk else record.get(path, _MISSING)
+                if raw is _MISSING:
+                    continue
+                try:
+                    value = coerce(raw)
+                except NotAValueError as error:
+                    reasons[self.fields[name].json_name] = f"{path} {error}"
+                else:
+                    if value is not None or nullable:
+                        values[name] = value
+                break
+        if reasons:
+            raise RecordRejected(reasons)
+        return values
+
+    def to_external(
+        self,
+        contact: Values,
+        changed: Collection[str],
+        before: Values,  # noqa: ARG002 - part of the protocol; only hooks compare with it
+        known: Mapping[str, Any] | None,
+    ) -> dict[str, Any]:
+        """Changed fields in the CRM's own shape. See ``Translator.to_external``."""
+        payload: dict[str, Any] = {}
+        for name in self.fields:
+            if name in changed and name in contact:
+                field = self.fields[name]
+                _set(payload, _written_path(field, known), _outward(field, contact[name]))
+        return payload
+
+    def canonical(self, raw: Mapping[str, Any]) -> tuple[Values, dict[str, str]]:
+        """Canonical values of a contact as stored, and what is wrong with the rest.
+
+        Other programs write the table with plain SQL: a value no rule understands
+        stays as it is here, and is named in the second part.
+        """
+        values: Values = {}
+        reasons: dict[str, str] = {}
+        for name, field in self.fields.items():
+            if name not in raw:
+                continue
+            try:
+                values[name] = field.coerce_internal(raw[name])
+            except NotAValueError as error:
+                reasons[field.json_name] = str(error)
+                values[name] = str(raw[name])
+        return values, reasons
+
+    def checked(self, values: Mapping[str, Any]) -> Values:
+        """Canonical values of what a hook returned, under column or JSON names.
+
+        Raises:
+            RecordRejected: a value does not fit, or a name is no field.
+        """
+        names = {field.json_name: name for name, field in self.fields.items()} | {
+            name: name for name in self.fields
+        }
+        result: Values = {}
+        reasons: dict[str, str] = {}
+        for key, raw in values.items():
+            name = names.get(key)
+            if name is None:
+                reasons[str(key)] = "is not a field of a contact"
+                continue
+            try:
+                value = self.fields[name].coerce(raw)
+            except NotAValueError as error:
+                reasons[self.fields[name].json_name] = str(error)
+            else:
+                if value is not None or self.fields[name].nullable:
+                    result[name] = value
+        if reasons:
+            raise RecordRejected(reasons)
+        return result
+
+    def _identity(self, record: dict[str, Any], reasons: dict[str, str]) -> Values:
+        """The first usable id; a record whose ids are all empty simply has none."""
+        for path in self._id.paths:
+            raw = _get(record, path)
+            if raw is _MISSING:
+                continue
+            try:
+                value = self._id.coerce(raw)
+            except NotAValueError as error:
+                reasons["id"] = f"{path} {error}"
+                continue
+            if value is not None:
+                reasons.pop("id", None)
+                return {"id": value}
+        return {}
+
+
+def _own_fields(connection: Connection) -> list[str]:
+    return [name for name in connection.fields if name not in BUILT_IN]
+
+
+def _compile(name: str, connection: Connection) -> CompiledField:
+    rule = connection.fields.get(name, FieldRule())
+    base = BUILT_IN.get(name) or ContactField(name, name, rule.type or FieldType.TEXT, rule.names or (name,))
+    spec = Spec(
+        type=rule.type or base.type,
+        choices=rule.choices or base.choices,
+        synonyms={**dict(base.synonyms), **rule.synonyms},
+        zone=connection.timezone,
+        region=connection.default_region,
+    )
+    internal = Spec(spec.type, spec.choices, spec.synonyms, region=spec.region)
+    return CompiledField(
+        name=name,
+        json_name=base.json_name,
+        type=spec.type,
+        paths=rule.names or base.external_names,
+        write=rule.write,
+        coerce=coercer(spec),
+        coerce_internal=coercer(internal),
+        nullable=base.nullable,
+        direction=rule.direction,
+        policy=rule.policy or connection.merge.policy,
+        built_in=name in BUILT_IN,
+    )
+
+
+def _needs_walk(paths: Iterable[str]) -> bool:
+    return any("." in path for path in paths)
+
+
+def _get(document: Any, path: str) -> Any:
+    """Value at a dotted path; a key that itself holds the dots comes first."""
+    if isinstance(document, dict) and path in document:
+        return document[path]
+    here = document
+    for step in path.split("."):
+        if isinstance(here, dict):
+            here = here.get(step, _MISSING)
+        elif isinstance(here, list) and step.isascii() and step.isdigit():
+            here = here[int(step)] if int(step) < len(here) else _MISSING
+        else:
+            return _MISSING
+        if here is _MISSING:
+            return _MISSING
+    return here
+
+
+def _set(document: dict[str, Any], path: str, value: Any) -> None:
+    """Put a value at a dotted path, making objects and lists on the way."""
+    steps = path.split(".")
+    here: Any = document
+    for step, following in zip(steps, [*steps[1:], None], strict=True):
+        empty: Any = value if following is None else ([] if following.isdigit() else {})
+        if isinstance(here, list):
+            here.extend({} for _ in range(int(step) + 1 - len(here)))
+            if following is None or not here[int(step)]:
+                here[int(step)] = empty
+            here = here[int(step)]
+        elif following is None:
+            here[step] = empty
+        else:
+            here = here.setdefault(step, empty)
+
+
+def _written_path(field: CompiledField, known: Mapping[str, Any] | None) -> str:
+    """Write the name the record already uses, so that no second one appears beside it."""
+    if field.write:
+        return field.write
+    if known is not None:
+        for path in field.paths:
+            if _get(known, path) is not _MISSING:
+                return path
+    return field.paths[0]
+
+
+def _outward(field: CompiledField, value: Value) -> Value:
+    if field.type is FieldType.INSTANT and isinstance(value, str):
+        return value.replace(".000000Z", "Z")
+    return value
+
+
+def field_names() -> tuple[str, ...]:
+    """Columns of a contact that are synced, in order."""
+    return tuple(field.name for field in FIELDS)

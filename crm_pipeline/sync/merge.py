@@ -1,0 +1,183 @@
+"""Three-way merge, pure and total: what each side said, field by field.
+
+Two shadows stand behind each field: ``internal_shadow`` and ``external_shadow`` are
+what the two sides held when they were last in agreement. They differ where the CRM
+rewrites what it is given (trims, truncates, reformats); nobody's edit is ever compared
+with the other side's spelling. A side has changed when it differs from its own shadow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Final, Literal, TypeAlias
+
+from crm_pipeline.connection import Direction, Policy
+from crm_pipeline.sync.coerce import Value, same
+from crm_pipeline.sync.rewriting import looks_rewritten
+
+
+class Absent(Enum):
+    """A side that says nothing about a field."""
+
+    ABSENT = "absent"
+
+
+ABSENT: Final = Absent.ABSENT
+Known: TypeAlias = Value | Absent
+Side: TypeAlias = Literal["external", "internal"]
+
+
+@dataclass(frozen=True, slots=True)
+class FieldRules:
+    """How one field is merged."""
+
+    direction: Direction = Direction.BOTH
+    policy: Policy = Policy.NEWEST
+    tie: Side = "external"
+    tolerance: timedelta = timedelta(minutes=2)
+
+
+@dataclass(frozen=True, slots=True)
+class FieldState:
+    """All that is known of one field when the CRM has said something about it."""
+
+    external: Known
+    internal: Known
+    """ABSENT: there is no contact yet."""
+    external_shadow: Known = ABSENT
+    internal_shadow: Known = ABSENT
+    assumed: bool = False
+    """The external shadow is what we wrote; the CRM has not shown yet what it made of it."""
+    sent: Known = ABSENT
+    """What an open intent wrote, while nobody knows whether it arrived."""
+    external_at: datetime | None = None
+    internal_at: datetime | None = None
+
+
+class Verdict(Enum):
+    """What the merge found; the table in the documentation explains each."""
+
+    SAYS_NOTHING = "external says nothing"
+    UNCHANGED = "unchanged"
+    AGREE = "both say the same"
+    EXTERNAL_CHANGE = "only external changed"
+    INTERNAL_CHANGE = "only internal changed"
+    FILL_INTERNAL = "internal was empty"
+    FILL_EXTERNAL = "external was empty"
+    WRITE_CONFIRMED = "our write arrived"
+    REWRITTEN = "external rewrote our write"
+    EXTERNAL_WINS = "conflict: external wins"
+    INTERNAL_WINS = "conflict: internal wins"
+    HELD = "conflict: waits for a person"
+    IGNORED = "field goes out only"
+
+
+CONFLICTS: Final = frozenset({Verdict.EXTERNAL_WINS, Verdict.INTERNAL_WINS, Verdict.HELD})
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What becomes of one field."""
+
+    verdict: Verdict
+    internal: Known
+    """What the contact holds from now on."""
+    internal_shadow: Known
+    external_shadow: Known
+    assumed: bool = False
+
+    @property
+    def winner(self) -> Side | None:
+        """Of a conflict; None where it waits, or where there is none."""
+        return {Verdict.EXTERNAL_WINS: "external", Verdict.INTERNAL_WINS: "internal"}.get(  # type: ignore[return-value]
+            self.verdict
+        )
+
+
+def changed(value: Known, shadow: Known) -> bool:
+    """Whether a side differs from what it held at the last agreement.
+
+    Without a shadow nothing was ever agreed: any value is news, and emptiness is not.
+    """
+    if value is ABSENT:
+        return False
+    if shadow is ABSENT:
+        return value is not None
+    return not same(value, shadow)
+
+
+def merge_field(state: FieldState, rules: FieldRules) -> Decision:  # noqa: PLR0911 - one return for each row of the table
+    """Settle one field. Total: every combination has exactly one decision."""
+    external, internal = state.external, state.internal
+    if external is ABSENT:
+        return _keep(Verdict.SAYS_NOTHING, state)
+    if internal is ABSENT:
+        return Decision(Verdict.EXTERNAL_CHANGE, external, external, external)
+    if state.sent is not ABSENT and same(external, state.sent):
+        return Decision(Verdict.WRITE_CONFIRMED, internal, state.sent, external)
+    if state.external_shadow is not ABSENT and same(external, state.external_shadow):
+        if changed(internal, state.internal_shadow):
+            return _seen(Verdict.INTERNAL_CHANGE, state, external)
+        return _seen(Verdict.UNCHANGED, state, external)
+    if same(internal, external):
+        return Decision(Verdict.AGREE, internal, internal, external)
+    if rules.direction is Direction.OUT:
+        return _internal_stands(Verdict.IGNORED, state, external)
+    return _external_news(state, rules, external, internal)
+
+
+def to_push(internal: Known, internal_shadow: Known, direction: Direction) -> bool:
+    """Whether the CRM has still to hear of the contact's value."""
+    return direction is not Direction.IN and changed(internal, internal_shadow)
+
+
+def _external_news(state: FieldState, rules: FieldRules, external: Value, internal: Value) -> Decision:
+    """The CRM holds something new, and the contact holds something else."""
+    written = state.sent if state.sent is not ABSENT else state.internal_shadow if state.assumed else ABSENT
+    if written is not ABSENT and looks_rewritten(written, external):
+        return Decision(Verdict.REWRITTEN, internal, written, external)
+    if not changed(internal, state.internal_shadow):
+        first = state.internal_shadow is ABSENT
+        verdict = Verdict.FILL_INTERNAL if first else Verdict.EXTERNAL_CHANGE
+        return Decision(verdict, external, external, external)
+    if external is None and state.external_shadow is ABSENT:
+        return _internal_stands(Verdict.FILL_EXTERNAL, state, external)
+    return _conflict(state, rules, external, internal)
+
+
+def _conflict(state: FieldState, rules: FieldRules, external: Value, internal: Value) -> Decision:
+    policy = Policy.EXTERNAL if rules.direction is Direction.IN else rules.policy
+    if policy is Policy.MANUAL:
+        return _keep(Verdict.HELD, state)
+    if _winner(policy, state, rules) == "external":
+        return Decision(Verdict.EXTERNAL_WINS, external, external, external)
+    # The pair becomes what the CRM holds: whatever the contact holds beside it is to be pushed.
+    return Decision(Verdict.INTERNAL_WINS, internal, external, external)
+
+
+def _winner(policy: Policy, state: FieldState, rules: FieldRules) -> Side:
+    if policy is Policy.EXTERNAL:
+        return "external"
+    if policy is Policy.INTERNAL:
+        return "internal"
+    if state.external_at is None or state.internal_at is None:
+        return rules.tie
+    if abs(state.external_at - state.internal_at) <= rules.tolerance:
+        return rules.tie
+    return "external" if state.external_at > state.internal_at else "internal"
+
+
+def _keep(verdict: Verdict, state: FieldState) -> Decision:
+    return Decision(verdict, state.internal, state.internal_shadow, state.external_shadow, state.assumed)
+
+
+def _seen(verdict: Verdict, state: FieldState, external: Value) -> Decision:
+    """Nothing changes, but the CRM has now shown what it holds."""
+    return Decision(verdict, state.internal, state.internal_shadow, external)
+
+
+def _internal_stands(verdict: Verdict, state: FieldState, external: Value) -> Decision:
+    """The contact keeps its value, which the CRM does not hold: to be pushed."""
+    return Decision(verdict, state.internal, external, external)

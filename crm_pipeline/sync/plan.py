@@ -1,0 +1,75 @@
+"""The push plan: which fields of which contacts the CRM has still to hear of. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from crm_pipeline.store.links import Link
+from crm_pipeline.sync.errors import RecordRejected
+from crm_pipeline.sync.mapping import FieldMapping, Translator, Values
+from crm_pipeline.sync.merge import ABSENT, to_push
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedWrite:
+    """What one contact needs written."""
+
+    contact_id: str
+    contact_version: int
+    external_id: str | None
+    """None: the CRM does not have it yet."""
+    before: Values
+    """What the CRM was last seen to hold in the fields written."""
+    sent: Values
+    payload: dict[str, Any]
+    known: dict[str, Any] | None
+    """The record as last read."""
+
+
+def plan_write(
+    mapping: FieldMapping,
+    translator: Translator,
+    contact_id: str,
+    contact_version: int,
+    raw: Mapping[str, Any],
+    link: Link | None,
+    held: Collection[str],
+    known: dict[str, Any] | None,
+) -> PlannedWrite | None:
+    """What to write for a contact; None when the CRM knows it all.
+
+    Raises:
+        RecordRejected: a value that has to be written is none its field can hold.
+    """
+    values, reasons = mapping.canonical(raw)
+    shadow = link.internal_shadow if link is not None else {}
+    dirty = [
+        name
+        for name, field in mapping.fields.items()
+        if name not in held and to_push(values.get(name), shadow.get(name, ABSENT), field.direction)
+    ]
+    if not dirty:
+        return None
+    wrong = {key: reason for key, reason in reasons.items() if link is None or _name(mapping, key) in dirty}
+    if wrong:
+        raise RecordRejected(wrong)
+    sent = {name: values[name] for name in dirty}
+    external = link.external_shadow if link is not None else {}
+    payload = translator.to_external(values, dirty, dict(shadow), known)
+    if not payload:
+        return None
+    return PlannedWrite(
+        contact_id=contact_id,
+        contact_version=contact_version,
+        external_id=link.external_id if link is not None else None,
+        before={name: external[name] for name in dirty if name in external},
+        sent=sent,
+        payload=payload,
+        known=known,
+    )
+
+
+def _name(mapping: FieldMapping, json_name: str) -> str | None:
+    return next((name for name, field in mapping.fields.items() if field.json_name == json_name), None)

@@ -1,0 +1,283 @@
+"""Push: contacts that changed, to the CRM; in its largest batches, intent first."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from sqlalchemy.engine import Connection as Transaction
+
+from crm_pipeline import jsonio
+from crm_pipeline.connectors.base import ConnectorError, Record, Write, WriteResult, WriteStatus
+from crm_pipeline.store import contacts, intents, landing, ledger, links, rejects
+from crm_pipeline.store.contacts import StoredContact
+from crm_pipeline.store.intents import Intent
+from crm_pipeline.store.ledger import Change
+from crm_pipeline.store.links import Link
+from crm_pipeline.store.rejects import NewReject
+from crm_pipeline.sync.arrivals import arrivals
+from crm_pipeline.sync.context import Context, Progress, no_progress
+from crm_pipeline.sync.errors import RecordRejected
+from crm_pipeline.sync.mapping import Values
+from crm_pipeline.sync.merge import ABSENT, changed
+from crm_pipeline.sync.plan import PlannedWrite, plan_write
+from crm_pipeline.sync.recovery import recover
+from crm_pipeline.sync.reports import Outcome, Report
+from crm_pipeline.sync.workset import flat
+
+FIRST_RETRY = timedelta(minutes=1)
+LONGEST_RETRY = timedelta(hours=6)
+
+
+def push_changed(context: Context, progress: Progress = no_progress, only: str | None = None) -> Report:
+    """Tell the CRM of every contact that changed, or of one.
+
+    Open intents of earlier runs are settled first, in transactions of their own.
+
+    Raises:
+        ConnectorError: the CRM refuses us or cannot be reached; what was confirmed stands.
+        LeaseLostError: another worker has taken over.
+    """
+    report = Report("push")
+    started, calls = time.monotonic(), context.connector.calls
+    try:
+        report.pending = recover(context)
+        with context.read() as tx:
+            total = 1 if only else contacts.count_to_push(tx, context.name, context.clock())
+        after = ""
+        while batch := _next_batch(context, after, only):
+            _push_batch(context, batch, report)
+            progress(report.counts.seen, total)
+            after = batch[-1].id
+            if only is not None:
+                break
+    finally:
+        report.api_calls = context.connector.calls - calls
+        report.duration_seconds = time.monotonic() - started
+    return report
+
+
+def _next_batch(context: Context, after: str, only: str | None) -> list[StoredContact]:
+    size = max(context.connector.batch_size, _SMALLEST_BATCH)
+    with context.read() as tx:
+        return contacts.to_push(tx, context.name, context.clock(), size, after, only)
+
+
+_SMALLEST_BATCH = 50
+"""Contacts planned together where the CRM takes one at a time."""
+
+
+def _push_batch(context: Context, batch: Sequence[StoredContact], report: Report) -> None:
+    """Plan and store intents; make the calls; confirm row by row."""
+    with context.write() as tx:
+        plan = _plan(context, tx, batch)
+    report.counts.add(plan.outcomes)
+    report.pending += plan.waiting
+    for start in range(0, len(plan.writes), context.connector.batch_size):
+        part = plan.writes[start : start + context.connector.batch_size]
+        asked_at = context.clock()
+        try:
+            results = context.connector.write([write for _, write in part])
+        except ConnectorError:
+            # Nothing of this part was sent, nor of those that follow.
+            with context.write() as tx:
+                intents.close(
+                    tx, [(intent.id, "failed") for intent, _ in plan.writes[start:]], context.clock()
+                )
+            raise
+        with context.write() as tx:
+            _Confirmation(context, tx, asked_at).confirm([intent for intent, _ in part], results, report)
+
+
+@dataclass(slots=True)
+class _Plan:
+    writes: list[tuple[Intent, Write]]
+    outcomes: Counter[Outcome]
+    waiting: int
+
+
+def _plan(context: Context, tx: Transaction, batch: Sequence[StoredContact]) -> _Plan:
+    keys = [contact.id for contact in batch]
+    # Read again under the lock: the plan must be of the row as it stands.
+    rows = contacts.load(tx, keys)
+    link_of = {link.contact_id: link for link in links.load_by_contact(tx, context.name, keys)}
+    held = ledger.open_fields(tx, context.name, keys)
+    unsettled = intents.open_of(tx, context.name, keys)
+    known = landing.payloads(tx, context.name, [link.external_id for link in link_of.values()])
+    plan = _Plan([], Counter(), 0)
+    settled: list[tuple[str, int]] = []
+    refused: list[NewReject] = []
+    for contact in rows.values():
+        if contact.id in unsettled:
+            plan.waiting += 1
+            continue
+        link = link_of.get(contact.id)
+        if contact.archived_at is not None or (link is not None and link.external_deleted_at is not None):
+            plan.outcomes[Outcome.SKIPPED] += 1
+            settled.append((contact.id, contact.row_version))
+            continue
+        record = known.get(link.external_id) if link is not None else None
+        try:
+            planned = plan_write(
+                context.mapping,
+                context.translator,
+                contact.id,
+                contact.row_version,
+                flat(contact.data),
+                link,
+                held.get(contact.id, {}),
+                jsonio.loads(record) if record is not None else None,
+            )
+        except RecordRejected as rejected:
+            plan.outcomes[Outcome.REJECTED] += 1
+            refused.append(NewReject("push", contact.id, rejected.reasons))
+            settled.append((contact.id, contact.row_version))
+            continue
+        if planned is None:
+            plan.outcomes[Outcome.UNCHANGED] += 1
+            settled.append((contact.id, contact.row_version))
+            continue
+        plan.writes.append(_intend(planned, context.clock()))
+    intents.store(tx, context.name, [intent for intent, _ in plan.writes], context.run_id)
+    contacts.mark_pushed(tx, settled)
+    rejects.write(tx, context.name, refused, context.run_id, context.clock())
+    return plan
+
+
+def _intend(planned: PlannedWrite, now: datetime) -> tuple[Intent, Write]:
+    key = str(uuid.uuid4())
+    intent = Intent(
+        key,
+        planned.contact_id,
+        planned.external_id,
+        planned.before,
+        planned.sent,
+        planned.contact_version,
+        now,
+    )
+    return intent, Write(key, planned.external_id, planned.payload, planned.known)
+
+
+class _Confirmation:
+    """Settles the rows of one answered call, in one transaction."""
+
+    def __init__(self, context: Context, tx: Transaction, asked_at: datetime) -> None:
+        self._context, self._tx, self._asked_at = context, tx, asked_at
+        self._now = context.clock()
+        self._new_links: list[Link] = []
+        self._links: list[Link] = []
+        self._changes: list[Change] = []
+        self._pushed: list[tuple[str, int]] = []
+        self._states: list[tuple[str, str]] = []
+        self._rejects: list[NewReject] = []
+        self._cleared: list[str] = []
+        self._shown: list[Record] = []
+        self._nothing_new: list[str] = []
+
+    def confirm(self, sent: Sequence[Intent], results: Sequence[WriteResult], report: Report) -> None:
+        context, tx = self._context, self._tx
+        keys = [intent.contact_id for intent in sent]
+        link_of = {link.contact_id: link for link in links.load_by_contact(tx, context.name, keys)}
+        failures = rejects.attempts(tx, context.name, "push", keys)
+        outcomes: Counter[Outcome] = Counter()
+        for intent, result in zip(sent, results, strict=True):
+            external_id = result.external_id or intent.external_id
+            if result.status is WriteStatus.WRITTEN and external_id is not None:
+                outcomes[self._written(intent, result, external_id, link_of.get(intent.contact_id))] += 1
+            elif result.status in {WriteStatus.UNKNOWN, WriteStatus.WRITTEN}:
+                # Its end, or the id of what was created, is unknown: the intent stays open.
+                report.pending += 1
+            elif result.status is WriteStatus.FAILED:
+                report.pending += 1
+                self._failed(intent, result, failures.get(intent.contact_id, 0))
+            else:
+                outcomes[self._refused(intent, result, link_of.get(intent.contact_id))] += 1
+        report.counts.add(outcomes)
+        links.insert(tx, context.name, self._new_links)
+        links.update(tx, context.name, self._links)
+        ledger.write_changes(tx, context.name, self._changes, context.run_id)
+        contacts.mark_pushed(tx, self._pushed)
+        intents.close(tx, self._states, self._now)
+        rejects.write(tx, context.name, self._rejects, context.run_id, self._now)
+        rejects.clear(tx, context.name, "push", self._cleared)
+        landing.land(tx, context.name, arrivals(context, self._shown, self._asked_at), context.run_id)
+        landing.settle_current(tx, context.name, self._nothing_new, Outcome.UNCHANGED.value, self._now)
+
+    def _written(self, intent: Intent, result: WriteResult, external_id: str, link: Link | None) -> Outcome:
+        outcome = Outcome.UPDATED
+        if link is None:
+            outcome = Outcome.CREATED
+            link = Link(external_id, intent.contact_id)
+            self._new_links.append(link)
+            self._first_history(intent)
+        else:
+            self._links.append(link)
+        held = self._held_now(result)
+        self._note_answer(result, external_id, link, intent, held)
+        for name, value in intent.sent.items():
+            link.internal_shadow[name] = value
+            link.external_shadow[name] = held.get(name, value)
+            link.edits.pop(name, None)
+            if name not in held and name not in link.assumed:
+                link.assumed.append(name)
+            elif name in held and name in link.assumed:
+                link.assumed.remove(name)
+        link.pushed_at = self._now
+        if result.record is not None and result.record.modified_at is not None:
+            link.external_modified_at = result.record.modified_at
+        self._states.append((intent.id, "confirmed"))
+        self._pushed.append((intent.contact_id, intent.contact_version))
+        self._cleared.append(intent.contact_id)
+        return outcome
+
+    def _note_answer(
+        self, result: WriteResult, external_id: str, link: Link, intent: Intent, held: Values
+    ) -> None:
+        """The answer is a read of the record: it lands, and only news in it needs applying."""
+        if result.record is None:
+            return
+        self._shown.append(replace(result.record, external_id=external_id))
+        news = [
+            name
+            for name, value in held.items()
+            if name not in intent.sent and changed(value, link.external_shadow.get(name, ABSENT))
+        ]
+        if held and not news:
+            self._nothing_new.append(external_id)
+
+    def _held_now(self, result: WriteResult) -> Values:
+        """What the CRM made of our values, where its answer shows the record."""
+        if result.record is None:
+            return {}
+        try:
+            return self._context.translator.to_contact(result.record.payload) or {}
+        except RecordRejected:
+            return {}
+
+    def _first_history(self, intent: Intent) -> None:
+        self._changes.append(
+            Change(intent.contact_id, "*", None, None, self._now, "internal", "created in the CRM", None)
+        )
+
+    def _failed(self, intent: Intent, result: WriteResult, failures: int) -> None:
+        self._states.append((intent.id, "failed"))
+        # The next run tries again; only what fails over and over is spaced out.
+        wait = min(FIRST_RETRY * (2**failures - 1), LONGEST_RETRY)
+        self._rejects.append(
+            NewReject("push", intent.contact_id, {"record": result.reason}, next_attempt_at=self._now + wait)
+        )
+
+    def _refused(self, intent: Intent, result: WriteResult, link: Link | None) -> Outcome:
+        """Repeating would not help: it waits for another content, another mapping or a replay."""
+        self._pushed.append((intent.contact_id, intent.contact_version))
+        self._states.append((intent.id, result.status.value))
+        if result.status is WriteStatus.GONE and link is not None:
+            link.external_deleted_at = self._now
+            self._links.append(link)
+            return Outcome.SKIPPED
+        self._rejects.append(NewReject("push", intent.contact_id, {"record": result.reason}))
+        return Outcome.REJECTED

@@ -1,0 +1,58 @@
+"""Rewriting: whether a value could be what a CRM made of the one it was given.
+
+Used only between our write and the first time the CRM shows the field again, and only
+where its answer did not show it at once. Anything else is an edit, and treated as one.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+from crm_pipeline import instants
+from crm_pipeline.sync.coerce import Value, comparable
+
+_SHORTEST_TRUNCATION = 32
+"""Characters. Cut shorter than any CRM's field limit, it was cut by a person."""
+_FEWEST_PHONE_DIGITS = 6
+_NOT_DIGITS = re.compile(r"[^0-9]")
+_PHONE = re.compile(r"[0-9 ()+./@a-z\u00a0-]*", re.IGNORECASE)
+_INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{15}Z")
+
+
+def looks_rewritten(written: Value, seen: Value) -> bool:
+    """Whether ``seen`` could be ``written`` after a CRM's usual tidying.
+
+    Trimmed or collapsed blanks, another case, text cut to a length, a phone number in
+    another format, a time cut to seconds, minutes or days, nothing for an empty text.
+    """
+    if written in ("", None) and seen in ("", None):
+        return True
+    if not isinstance(written, str) or not isinstance(seen, str) or not seen:
+        return False
+    if _INSTANT.fullmatch(written) and _INSTANT.fullmatch(seen):
+        return _same_moment(written, seen)
+    mine, theirs = _folded(written), _folded(seen)
+    if mine == theirs:
+        return True
+    if len(theirs) >= _SHORTEST_TRUNCATION and mine.startswith(theirs):
+        return True
+    return _same_phone(written, seen)
+
+
+def _folded(text: str) -> str:
+    return " ".join(comparable(text).casefold().split())
+
+
+def _same_phone(written: str, seen: str) -> bool:
+    if not (_PHONE.fullmatch(written) and _PHONE.fullmatch(seen)):
+        return False
+    mine, theirs = _NOT_DIGITS.sub("", written), _NOT_DIGITS.sub("", seen)
+    return len(mine) >= _FEWEST_PHONE_DIGITS and mine == theirs
+
+
+def _same_moment(written: str, seen: str) -> bool:
+    mine, theirs = instants.from_text(written), instants.from_text(seen)
+    if timedelta(0) <= mine - theirs < timedelta(minutes=1):
+        return True
+    return mine.date() == theirs.date() and theirs.time().isoformat() == "00:00:00"

@@ -1,0 +1,241 @@
+"""Settling one record: who it is, what merges, what is written down. The heart of ``apply``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from crm_pipeline import instants
+from crm_pipeline.connection import Merge
+from crm_pipeline.contact import NEW_DEAL_STATUS
+from crm_pipeline.store.landing import Landed
+from crm_pipeline.store.ledger import Change, Conflict
+from crm_pipeline.store.links import Link
+from crm_pipeline.sync.coerce import Value, same
+from crm_pipeline.sync.errors import RecordRejected
+from crm_pipeline.sync.mapping import FieldMapping, Values
+from crm_pipeline.sync.merge import (
+    ABSENT,
+    CONFLICTS,
+    Decision,
+    FieldRules,
+    FieldState,
+    Verdict,
+    merge_field,
+    to_push,
+)
+from crm_pipeline.sync.reports import Outcome
+from crm_pipeline.sync.workset import Contact, Workset
+
+AMBIGUOUS_CONTACT = "another record of the CRM is already linked to this contact"
+AMBIGUOUS_ADDRESS = "the record is linked to one contact and carries the WhatsApp id of another"
+NO_IDENTITY = "the record has no usable WhatsApp id"
+
+
+@dataclass(frozen=True, slots=True)
+class Settler:
+    """Settles records of one batch."""
+
+    work: Workset
+    mapping: FieldMapping
+    merge: Merge
+    now: datetime
+
+    def settle(self, row: Landed, values: Values) -> Outcome:
+        """Apply one mapped record to the working set.
+
+        Raises:
+            RecordRejected: it cannot be told which contact it is.
+        """
+        link = self.work.link(row.external_id)
+        if link is None:
+            return self._first_meeting(row, values)
+        contact = self.work.contact(link.contact_id)
+        if contact is None:
+            return Outcome.SKIPPED  # deleted here; a deleted contact is not brought back by an old record
+        if _older(row.modified_at, link.external_modified_at):
+            return Outcome.UNCHANGED
+        self._check_address(contact, values)
+        return self._merge(row, self._without_stale(row, link, contact, values), contact, link)
+
+    def delete(self, row: Landed) -> Outcome:
+        """The record was deleted in the CRM: its contact is archived, never dropped."""
+        link = self.work.link(row.external_id)
+        contact = self.work.contact(link.contact_id) if link is not None else None
+        if link is None or contact is None or link.external_deleted_at is not None:
+            return Outcome.UNCHANGED
+        link.external_deleted_at = row.modified_at or row.read_at
+        self.work.touch(link)
+        contact.archived_at = self.now
+        self._note(
+            contact, "archived_at", None, instants.to_text(self.now), "external", "deleted in the CRM", row.id
+        )
+        return Outcome.UPDATED
+
+    def _first_meeting(self, row: Landed, values: Values) -> Outcome:
+        identity = values.get("id")
+        if not isinstance(identity, str):
+            raise RecordRejected({"id": NO_IDENTITY})
+        contact = self.work.find(identity)
+        if contact is None:
+            return self._create(row, values, identity)
+        if self.work.link_of(contact) is not None:
+            raise RecordRejected({"id": AMBIGUOUS_CONTACT})
+        return self._merge(row, values, contact, self.work.connect(row.external_id, contact))
+
+    def _create(self, row: Landed, values: Values, identity: str) -> Outcome:
+        contact = self.work.create(identity)
+        link = self.work.connect(row.external_id, contact)
+        contact.values = {"deal_status": NEW_DEAL_STATUS, **values}
+        contact.to_push = False
+        # The default deal status is nobody's edit: the pair counts as agreed, so that it is not pushed.
+        link.internal_shadow = dict(contact.values)
+        link.external_shadow = dict(values)
+        link.external_modified_at = row.modified_at
+        self._note(contact, "*", None, None, "external", "created", row.id)
+        return Outcome.CREATED
+
+    def _check_address(self, contact: Contact, values: Values) -> None:
+        identity = values.get("id")
+        if not isinstance(identity, str) or identity == contact.values.get("id"):
+            return
+        other = self.work.find(identity)
+        if other is not None and other is not contact:
+            raise RecordRejected({"id": AMBIGUOUS_ADDRESS})
+
+    def _without_stale(self, row: Landed, link: Link, contact: Contact, values: Values) -> Values:
+        """Leave out what the record said before our own write reached the CRM."""
+        if link.pushed_at is None or row.read_at > link.pushed_at:
+            return values
+        outdated = {
+            name
+            for intent in self.work.confirmed_after(contact, row.read_at)
+            for name, before in intent.before.items()
+            if name in values and same(values[name], before)
+        }
+        return {name: value for name, value in values.items() if name not in outdated}
+
+    def _merge(self, row: Landed, values: Values, contact: Contact, link: Link) -> Outcome:
+        intent = self.work.open_intent(contact)
+        sent: Mapping[str, Value] = intent.sent if intent is not None else {}
+        arrived = True
+        before = len(contact.changed)
+        for name, field in self.mapping.fields.items():
+            external = values.get(name, ABSENT)
+            internal = contact.values.get(name)
+            state = FieldState(
+                external=external,
+                internal=internal,
+                external_shadow=link.external_shadow.get(name, ABSENT),
+                internal_shadow=link.internal_shadow.get(name, ABSENT),
+                assumed=name in link.assumed,
+                sent=sent.get(name, ABSENT),
+                external_at=row.modified_at or row.read_at,
+                internal_at=self._edited_at(contact, link, name, internal),
+            )
+            rules = FieldRules(
+                field.direction,
+                field.policy,
+                self.merge.tie,
+                timedelta(seconds=self.merge.clock_tolerance_seconds),
+            )
+            decision = merge_field(state, rules)
+            if name in sent and decision.verdict not in _ARRIVED:
+                arrived = False
+            if external is not ABSENT:
+                self._carry_out(name, state, decision, contact, link, row)
+        contact.to_push = self._note_edits(contact, link)
+        link.external_modified_at = row.modified_at or link.external_modified_at
+        if link.external_deleted_at is not None:
+            link.external_deleted_at = None
+            contact.archived_at = None
+        self.work.touch(link)
+        if intent is not None and (arrived or intent.external_id is None):
+            self.work.closed_intents.append((intent.id, "confirmed"))
+        return Outcome.UPDATED if len(contact.changed) > before else Outcome.UNCHANGED
+
+    def _carry_out(
+        self, name: str, state: FieldState, decision: Decision, contact: Contact, link: Link, row: Landed
+    ) -> None:
+        conflict_id = self.work.held(contact).get(name)
+        if decision.verdict in CONFLICTS:
+            self.work.conflicts.append(
+                Conflict(
+                    contact.key,
+                    name,
+                    None if state.external is ABSENT else state.external,
+                    contact.values.get(name),
+                    self.mapping.fields[name].policy.value,
+                    decision.winner,
+                    row.id,
+                )
+            )
+        elif conflict_id is not None:
+            self.work.settled_conflicts[conflict_id] = "agreed"
+        _store_shadow(link.internal_shadow, name, decision.internal_shadow)
+        _store_shadow(link.external_shadow, name, decision.external_shadow)
+        if name in link.assumed and not decision.assumed:
+            link.assumed.remove(name)
+        old = contact.values.get(name)
+        if decision.internal is ABSENT or old == decision.internal:
+            return
+        rule = decision.verdict.value
+        self._note(contact, name, old, decision.internal, "external", rule, row.id)
+        if name == "id":
+            self.work.readdress(contact, str(decision.internal))
+        else:
+            contact.set(name, decision.internal)
+
+    def _edited_at(self, contact: Contact, link: Link, name: str, value: Value) -> datetime | None:
+        """When the contact's value was changed: when it was noticed, or else the row's own time."""
+        noticed = link.edits.get(name)
+        if noticed is not None and noticed[0] == value:
+            return instants.from_text(noticed[1])
+        return contact.stored.updated_at if contact.stored is not None else self.now
+
+    def _note_edits(self, contact: Contact, link: Link) -> bool:
+        """Write down what other programs changed; whether the CRM has to hear of it."""
+        edits = {}
+        pending = False
+        for name, field in self.mapping.fields.items():
+            value = contact.values.get(name)
+            shadow = link.internal_shadow.get(name, ABSENT)
+            if not to_push(value, shadow, field.direction):
+                continue
+            pending = True
+            noticed = link.edits.get(name)
+            if noticed is None or noticed[0] != value:
+                at = contact.stored.updated_at if contact.stored is not None else self.now
+                old = noticed[0] if noticed else None if shadow is ABSENT else shadow
+                self._note(contact, name, old, value, "internal", Verdict.INTERNAL_CHANGE.value, None, at)
+                noticed = [value, instants.to_text(at)]
+            edits[name] = noticed
+        link.edits = edits
+        return pending
+
+    def _note(
+        self,
+        contact: Contact,
+        name: str,
+        old: Value,
+        new: Value,
+        side: str,
+        rule: str,
+        record_id: int | None,
+        at: datetime | None = None,
+    ) -> None:
+        change = Change(str(contact.values["id"]), name, old, new, at or self.now, side, rule, record_id)
+        self.work.changes.append(change)
+
+
+_ARRIVED = frozenset({Verdict.WRITE_CONFIRMED, Verdict.REWRITTEN})
+
+
+def _store_shadow(shadow: dict[str, Value], name: str, value: object) -> None:
+    if value is not ABSENT:
+        shadow[name] = value  # type: ignore[assignment]
+
+
+def _older(left: datetime | None, right: datetime | None) -> bool:
+    return left is not None and right is not None and left < right

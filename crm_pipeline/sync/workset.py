@@ -1,0 +1,243 @@
+"""The working set of one batch: everything its records touch, loaded once and saved once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.engine import Connection as Transaction
+
+from crm_pipeline.store import contacts, intents, ledger, links, rejects
+from crm_pipeline.store.contacts import ContactWrite, StoredContact
+from crm_pipeline.store.intents import Intent
+from crm_pipeline.store.ledger import Change, Conflict
+from crm_pipeline.store.links import Link
+from crm_pipeline.store.rejects import NewReject
+from crm_pipeline.sync.coerce import Value
+from crm_pipeline.sync.identity import NoIdentityError, whatsapp_id
+from crm_pipeline.sync.mapping import FieldMapping, Values
+
+
+@dataclass(slots=True)
+class Contact:
+    """A contact as this batch leaves it."""
+
+    key: str
+    """Its id as stored."""
+    values: Values
+    """Canonical, by field."""
+    stored: StoredContact | None
+    """None: this batch makes it."""
+    changed: dict[str, Value] = field(default_factory=dict)
+    archived_at: datetime | None = None
+    to_push: bool | None = None
+    """Whether the CRM has to hear of it; None: this batch did not find out."""
+
+    def set(self, name: str, value: Value) -> None:
+        """Give a field a value."""
+        self.values[name] = value
+        self.changed[name] = value
+
+
+class Workset:
+    """Contacts, links, intents and held fields of one batch, and what it will write."""
+
+    def __init__(self, tx: Transaction, connection: str, mapping: FieldMapping) -> None:
+        """Start empty."""
+        self._tx = tx
+        self._connection = connection
+        self._mapping = mapping
+        self._contacts: dict[str, Contact] = {}
+        self._aliases: dict[str, str] = {}
+        self._links: dict[str, Link] = {}
+        self._link_of: dict[str, Link] = {}
+        self._new_links: dict[str, Link] = {}
+        self._changed_links: dict[str, Link] = {}
+        self._new_aliases: dict[str, str] = {}
+        self._held: dict[str, dict[str, int]] = {}
+        self._open_intents: dict[str, Intent] = {}
+        self._confirmed: dict[str, list[Intent]] = {}
+        self.changes: list[Change] = []
+        self.conflicts: list[Conflict] = []
+        self.settled_conflicts: dict[int, str] = {}
+        self.closed_intents: list[tuple[str, str]] = []
+        self.new_rejects: list[NewReject] = []
+        self.cleared_rejects: list[str] = []
+
+    def load(
+        self,
+        external_ids: Collection[str],
+        canonical_ids: Collection[str],
+        oldest_read: datetime,
+        now: datetime,
+    ) -> None:
+        """Load what records with these ids and identities, read since a moment, may touch."""
+        self._note_odd_spellings(now)
+        self._aliases = contacts.resolve(self._tx, canonical_ids)
+        for link in links.load_by_external_id(self._tx, self._connection, external_ids):
+            self._know(link)
+        keys = {*canonical_ids, *self._aliases.values(), *self._link_of}
+        for link in links.load_by_contact(self._tx, self._connection, keys - set(self._link_of)):
+            self._know(link)
+        for stored in contacts.load(self._tx, keys).values():
+            values, _ = self._mapping.canonical(flat(stored.data))
+            self._contacts[stored.id] = Contact(stored.id, values, stored, archived_at=stored.archived_at)
+        known = list(self._contacts)
+        self._held = ledger.open_fields(self._tx, self._connection, known)
+        self._open_intents = intents.open_of(self._tx, self._connection, known)
+        pushed = [
+            link.contact_id
+            for link in self._links.values()
+            if link.pushed_at and link.pushed_at >= oldest_read
+        ]
+        for intent in intents.confirmed_since(self._tx, self._connection, pushed, oldest_read):
+            self._confirmed.setdefault(intent.contact_id, []).append(intent)
+
+    def link(self, external_id: str) -> Link | None:
+        """The link of a record."""
+        return self._links.get(external_id)
+
+    def link_of(self, contact: Contact) -> Link | None:
+        """The link of a contact."""
+        return self._link_of.get(contact.key)
+
+    def contact(self, key: str) -> Contact | None:
+        """A contact by its id as stored."""
+        return self._contacts.get(key)
+
+    def find(self, canonical_id: str) -> Contact | None:
+        """A contact by its identity, under whatever id it is stored."""
+        return self._contacts.get(canonical_id) or self._contacts.get(self._aliases.get(canonical_id, ""))
+
+    def create(self, canonical_id: str) -> Contact:
+        """A new contact."""
+        contact = Contact(canonical_id, {"id": canonical_id}, None)
+        self._contacts[canonical_id] = contact
+        return contact
+
+    def connect(self, external_id: str, contact: Contact) -> Link:
+        """A new link."""
+        link = Link(external_id, contact.key)
+        self._know(link)
+        self._new_links[external_id] = link
+        return link
+
+    def touch(self, link: Link) -> None:
+        """Save this link in the end."""
+        if link.external_id not in self._new_links:
+            self._changed_links[link.external_id] = link
+
+    def readdress(self, contact: Contact, canonical_id: str) -> None:
+        """The contact is reached under another id; the old one stays its alias."""
+        self._new_aliases[str(contact.values["id"])] = canonical_id
+        self._aliases[str(contact.values["id"])] = contact.key
+        self._aliases[canonical_id] = contact.key
+        contact.set("id", canonical_id)
+
+    def held(self, contact: Contact) -> dict[str, int]:
+        """Fields of the contact that wait for a person: field -> conflict id."""
+        return self._held.get(contact.key, {})
+
+    def open_intent(self, contact: Contact) -> Intent | None:
+        """A write to the contact's record whose end nobody knows."""
+        return self._open_intents.get(contact.key)
+
+    def confirmed_after(self, contact: Contact, moment: datetime) -> list[Intent]:
+        """Our writes to the contact's record that the CRM confirmed at or after a moment."""
+        return [
+            i
+            for i in self._confirmed.get(contact.key, [])
+            if i.closed_at is not None and i.closed_at >= moment
+        ]
+
+    def save(self, run_id: str, at: datetime) -> None:
+        """Write everything, in an order the keys allow."""
+        tx, connection = self._tx, self._connection
+        self._save_contacts(at)
+        contacts.add_aliases(tx, self._new_aliases, at)
+        for link in self._links.values():
+            contact = self._contacts.get(link.contact_id)
+            if contact is not None:
+                link.contact_id = str(contact.values["id"]) if "id" in contact.changed else contact.key
+        links.insert(tx, connection, self._new_links.values())
+        links.update(tx, connection, self._changed_links.values())
+        ledger.write_changes(tx, connection, self.changes, run_id)
+        ledger.write_conflicts(tx, connection, self.conflicts, run_id, at)
+        for conflict_id, winner in self.settled_conflicts.items():
+            ledger.settle(tx, [conflict_id], winner, at)
+        intents.close(tx, self.closed_intents, at)
+        rejects.write(tx, connection, self.new_rejects, run_id, at)
+        rejects.clear(tx, connection, "pull", self.cleared_rejects)
+
+    def _save_contacts(self, at: datetime) -> None:
+        new = [contact for contact in self._contacts.values() if contact.stored is None]
+        contacts.insert(self._tx, [self._new_row(contact, at) for contact in new])
+        writes, to_push = [], []
+        for contact in self._contacts.values():
+            stored = contact.stored
+            if stored is None:
+                continue
+            values = self._columns(contact, stored)
+            if values:
+                pushed = contact.to_push is False and stored.pushed_version == stored.row_version
+                writes.append(ContactWrite(stored.id, stored.row_version, values, pushed))
+            elif contact.to_push and stored.pushed_version == stored.row_version:
+                to_push.append(stored.id)
+        contacts.update(self._tx, writes, at)
+        contacts.mark_to_push(self._tx, to_push)
+
+    def _new_row(self, contact: Contact, at: datetime) -> dict[str, Any]:
+        row: dict[str, Any] = {name: None for name, rule in self._mapping.fields.items() if rule.built_in}
+        custom: dict[str, Value] = {}
+        for name, value in contact.values.items():
+            if self._mapping.fields[name].built_in:
+                row[name] = value
+            else:
+                custom[name] = value
+        return {
+            **row,
+            "custom": custom,
+            "created_at": at,
+            "updated_at": at,
+            "archived_at": contact.archived_at,
+            "row_version": 1,
+            "pushed_version": 0 if contact.to_push else 1,
+        }
+
+    def _columns(self, contact: Contact, stored: StoredContact) -> dict[str, Any]:
+        """Changed columns; own fields together are the one column ``custom``."""
+        columns: dict[str, Any] = {
+            name: value for name, value in contact.changed.items() if self._mapping.fields[name].built_in
+        }
+        own = {name: value for name, value in contact.changed.items() if name not in columns}
+        if own:
+            columns["custom"] = {**stored.data["custom"], **own}
+        if contact.archived_at != stored.archived_at:
+            columns["archived_at"] = contact.archived_at
+        return columns
+
+    def _know(self, link: Link) -> None:
+        self._links[link.external_id] = link
+        self._link_of[link.contact_id] = link
+
+    def _note_odd_spellings(self, now: datetime) -> None:
+        """Contacts other programs stored under ``+62 8…`` are known by their one id, too."""
+        found = {}
+        for key in contacts.oddly_spelled(self._tx):
+            try:
+                found[whatsapp_id(key, self._mapping.region)] = key
+            except NoIdentityError:
+                continue
+        contacts.add_aliases(self._tx, {alias: key for alias, key in found.items() if alias != key}, now)
+
+
+def flat(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A contact's columns with its own fields beside them."""
+    return {**data["custom"], **{name: value for name, value in data.items() if name != "custom"}}
+
+
+def identities(values: Iterable[Values | None]) -> set[str]:
+    """Canonical ids of mapped records."""
+    return {str(each["id"]) for each in values if each is not None and "id" in each}

@@ -1,0 +1,145 @@
+"""A CRM in memory that speaks the connector protocol, with faults where a test wants them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from crm_pipeline.connectors.base import (
+    CrmUnavailableError,
+    Page,
+    Record,
+    Resume,
+    Window,
+    Write,
+    WriteResult,
+    WriteStatus,
+)
+
+
+class Crash(BaseException):
+    """The worker dies here."""
+
+
+class FakeClock:
+    """A clock that moves when told, and a little with every look."""
+
+    def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
+        self.moment = start
+
+    def __call__(self) -> datetime:
+        """Tell the time."""
+        self.moment += timedelta(milliseconds=1)
+        return self.moment
+
+    def pass_by(self, **amount: float) -> None:
+        """Let time pass."""
+        self.moment += timedelta(**amount)
+
+
+def no_fault(_where: str) -> None:
+    """Nothing goes wrong."""
+
+
+@dataclass
+class FakeCrm:
+    """Records by id. ``rewrite`` is what the CRM makes of what it is given."""
+
+    clock: FakeClock = field(default_factory=FakeClock)
+    page_size: int = 100
+    batch_size: int = 100
+    reads_by_modified: bool = True
+    answers_with_record: bool = True
+    can_find: bool = True
+    rewrite: Callable[[str, Any], Any] = lambda _name, value: value
+    fault: Callable[[str], None] = no_fault
+    records: dict[str, dict[str, Any]] = field(default_factory=dict)
+    calls: int = 0
+    writes: list[Write] = field(default_factory=list)
+    refuse: dict[str, WriteResult] = field(default_factory=dict)
+    """Answers for the next write to these external ids (or keys of contacts)."""
+    _ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def put(self, external_id: str | None = None, **values: Any) -> str:
+        """A CRM user creates or edits a record."""
+        key = external_id or f"r{next(self._ids):05d}"
+        known = self.records.setdefault(key, {"id": key})
+        known.update({name: self.rewrite(name, value) for name, value in values.items()})
+        known["updated_at"] = self.clock().isoformat()
+        return key
+
+    def record(self, external_id: str) -> Record:
+        """A record as a connector gives it."""
+        payload = dict(self.records[external_id])
+        return Record(payload, external_id, datetime.fromisoformat(payload["updated_at"]))
+
+    def pages(self, window: Window, resume: Resume | None = None) -> Iterator[Page]:
+        """Oldest change first."""
+        start = resume["at"] if resume else 0
+        while True:
+            self.fault("page")
+            self.calls += 1
+            read_at = self.clock()
+            found = sorted(
+                (self.record(key) for key in self.records),
+                key=lambda record: (record.modified_at or read_at, record.external_id),
+            )
+            inside = [
+                record
+                for record in found
+                if not self.reads_by_modified
+                or window.since is None
+                or (record.modified_at or read_at) >= window.since
+            ]
+            part = tuple(inside[start : start + self.page_size])
+            start += self.page_size
+            more = start < len(inside)
+            yield Page(part, read_at, {"at": start} if more else None, server_time=read_at)
+            if not more:
+                return
+
+    def read(self, external_ids: Sequence[str]) -> list[Record]:
+        """By id."""
+        self.fault("read")
+        self.calls += 1
+        return [self.record(key) for key in external_ids if key in self.records]
+
+    def find(self, unique_value: str) -> list[Record] | None:
+        """By phone."""
+        if not self.can_find:
+            return None
+        self.fault("find")
+        self.calls += 1
+        return [
+            self.record(key) for key, record in self.records.items() if record.get("phone") == unique_value
+        ]
+
+    def write(self, writes: Sequence[Write]) -> list[WriteResult]:
+        """Upsert."""
+        self.fault("before write")
+        self.calls += 1
+        results = [self._write_one(write) for write in writes]
+        self.fault("after write")
+        return results
+
+    def _write_one(self, write: Write) -> WriteResult:
+        self.writes.append(write)
+        answer = self.refuse.pop(write.external_id or "", None)
+        if answer is not None:
+            return answer
+        if write.external_id is not None and write.external_id not in self.records:
+            return WriteResult(WriteStatus.GONE, reason="no such record")
+        key = self.put(write.external_id, **write.changes)
+        record = self.record(key) if self.answers_with_record else None
+        return WriteResult(WriteStatus.WRITTEN, key, record)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def unavailable(where: str) -> None:
+    """A fault: the CRM cannot be reached."""
+    raise CrmUnavailableError(where)

@@ -1,0 +1,119 @@
+"""When changed contacts are pushed by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from crm_pipeline import instants
+from crm_pipeline.definitions import defs
+from crm_pipeline.orchestration.runs import rests_until
+from crm_pipeline.orchestration.sensors import contact_change_sensor
+from crm_pipeline_tests.orchestration.fakes import FakeCrm, FakeService
+
+FAILURE, SUCCESS = dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """Dagster's own storage, in memory."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+def _tick(instance: dg.DagsterInstance, service: FakeService, **variables: Any) -> list[dg.RunRequest] | str | None:
+    variables = {"external_crm_push": "auto", **variables}
+    with dg.build_sensor_context(
+        instance=instance,
+        definitions=defs,
+        resources={"external_crm": FakeCrm.around(service, **variables)},
+    ) as context:
+        data = contact_change_sensor.evaluate_tick(context)
+    return list(data.run_requests or []) or data.skip_message
+
+
+def _ended(instance: dg.DagsterInstance, *statuses: dg.DagsterRunStatus, job: str = "push_job") -> None:
+    for status in statuses:
+        instance.add_run(dg.DagsterRun(job_name=job, status=status, tags=defs.resolve_job_def(job).tags))
+
+
+def test_changed_contacts_are_pushed_by_one_run(instance: dg.DagsterInstance) -> None:
+    """However many wait, one run without a run key takes them all."""
+    asked = _tick(instance, FakeService(changes=20_000))
+    assert isinstance(asked, list)
+    assert [request.run_key for request in asked] == [None]
+
+
+def test_the_same_change_is_asked_for_again_after_its_run(instance: dg.DagsterInstance) -> None:
+    """What still waits after a run is pushed by the next one: the row's state counts, not a key."""
+    _tick(instance, FakeService(changes=1))
+    _ended(instance, SUCCESS)
+    assert isinstance(_tick(instance, FakeService(changes=1)), list)
+
+
+def test_nothing_changed_starts_nothing(instance: dg.DagsterInstance) -> None:
+    """An idle tick asks the database one question."""
+    service = FakeService()
+    assert _tick(instance, service) == "no contact has changed"
+    assert service.asked == [("opened", ""), ("changes_pending",)]
+
+
+@pytest.mark.parametrize("mode", ["manual", "off"])
+def test_only_auto_pushes_by_itself(instance: dg.DagsterInstance, mode: str) -> None:
+    """A first write into somebody's CRM must be wanted: the database is not even asked."""
+    service = FakeService(changes=1)
+    assert _tick(instance, service, external_crm_push=mode) == f"EXTERNAL_CRM_PUSH is {mode}"
+    assert service.asked == []
+
+
+def test_disabled_pushes_nothing(instance: dg.DagsterInstance) -> None:
+    """EXTERNAL_CRM_ENABLED wins over everything."""
+    service = FakeService(changes=1)
+    assert _tick(instance, service, external_crm_enabled=False) == "EXTERNAL_CRM_ENABLED is false"
+
+
+@pytest.mark.parametrize("job", ["push_job", "sync_job"])
+def test_a_push_under_way_is_not_doubled(instance: dg.DagsterInstance, job: str) -> None:
+    """While a push or a sync is queued or in progress, the sensor waits for it."""
+    _ended(instance, dg.DagsterRunStatus.QUEUED, job=job)
+    skipped = _tick(instance, FakeService(changes=1))
+    assert isinstance(skipped, str)
+    assert skipped.endswith("is queued or in progress")
+
+
+def test_a_failed_push_rests(instance: dg.DagsterInstance) -> None:
+    """A push that just failed is not tried again ten seconds later."""
+    _ended(instance, FAILURE)
+    skipped = _tick(instance, FakeService(changes=1))
+    assert isinstance(skipped, str)
+    assert skipped.startswith("the last push failed; the next one may start at")
+
+
+@pytest.mark.parametrize(
+    "history, seconds",
+    [
+        ([], None),
+        ([FAILURE, SUCCESS], None),
+        ([SUCCESS, FAILURE], 30),
+        ([FAILURE, SUCCESS, FAILURE, FAILURE], 60),
+        ([FAILURE] * 5, 480),
+        ([FAILURE] * 30, 900),
+    ],
+    ids=["none", "recovered", "first", "second", "fifth", "many"],
+)
+def test_rests_double_up_to_a_quarter_of_an_hour(
+    instance: dg.DagsterInstance, history: list[dg.DagsterRunStatus], seconds: int | None
+) -> None:
+    """Failures in a row count; a success ends them."""
+    _ended(instance, *history)
+    now: datetime = instants.now()
+    until = rests_until(instance, "push_job")
+    if seconds is None:
+        assert until is None
+    else:
+        assert until is not None
+        assert abs(until - now - timedelta(seconds=seconds)) < timedelta(seconds=20)

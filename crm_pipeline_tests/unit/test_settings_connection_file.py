@@ -1,0 +1,190 @@
+"""The connection file: what it may hold, and mistakes told with file, line and key."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from crm_pipeline.connection import Connection
+from crm_pipeline.settings import SettingsError, load_settings
+
+SECRET = "s3cr3t-value"
+
+
+@pytest.fixture(autouse=True)
+def _named_by_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test here writes, or does not write, this one file."""
+    monkeypatch.setenv("EXTERNAL_CRM_CONFIG", "crm.yaml")
+
+
+def connection(text: str) -> Connection:
+    """Write the file and resolve it."""
+    Path("crm.yaml").write_text(text, encoding="utf-8")
+    return load_settings().connection
+
+
+def problems(text: str) -> tuple[str, ...]:
+    """Write a wrong file and return what is said of it."""
+    with pytest.raises(SettingsError) as caught:
+        connection(text)
+    return caught.value.problems
+
+
+def test_a_file_describes_a_crm() -> None:
+    """Values arrive typed, in every section."""
+    made = connection(
+        "base_url: https://crm.example/api\n"
+        "listing: {page_size: 50, modified_since: {param: since, zone: Asia/Jakarta}}\n"
+        "fields:\n  city: {type: text, names: [city, address.city]}\n"
+    )
+    assert made.base_url == "https://crm.example/api"
+    assert made.listing.modified_since is not None
+    assert made.listing.modified_since.zone == "Asia/Jakarta"
+    assert made.fields["city"].names == ("city", "address.city")
+
+
+def test_an_empty_file_is_all_defaults() -> None:
+    """Comments only: nothing is described, nothing is wrong."""
+    assert connection("# nothing yet\n") == Connection()
+
+
+def test_variables_win_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that is set replaces the file's value; one that is not leaves it."""
+    text = "base_url: https://old.example/\ntimezone: Asia/Jakarta\ndefault_region: SG\ntype: zoho\n"
+    assert connection(text).timezone == "Asia/Jakarta"
+    monkeypatch.setenv("EXTERNAL_CRM_API_URL", "https://new.example/")
+    monkeypatch.setenv("EXTERNAL_CRM_TIMEZONE", "UTC")
+    monkeypatch.setenv("EXTERNAL_CRM_TYPE", "generic")
+    made = connection(text)
+    assert (made.base_url, made.timezone, made.default_region, made.type) == (
+        "https://new.example/",
+        "UTC",
+        "SG",
+        "generic",
+    )
+
+
+def test_a_url_in_the_file_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Enabled needs a URL, from the variable or from the file; without either the error names both."""
+    monkeypatch.setenv("EXTERNAL_CRM_ENABLED", "true")
+    assert connection("base_url: https://crm.example/\n").base_url == "https://crm.example/"
+    assert problems("name: mine\n") == (
+        "EXTERNAL_CRM_API_URL (or base_url in crm.yaml) is needed while EXTERNAL_CRM_ENABLED is true",
+    )
+
+
+def test_values_come_from_the_environment_or_the_env_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``${NAME}`` is replaced after parsing, so that a value cannot change the file's shape."""
+    Path(".env").write_text("FROM_FILE=from-file\nBOTH=from-file\n")
+    monkeypatch.setenv("BOTH", "from environment")
+    monkeypatch.setenv("NASTY", "x}\nname: evil")
+    made = connection('headers: {A: "${FROM_FILE}", B: "v ${BOTH}!", C: "${NASTY}"}\n')
+    assert made.headers == {"A": "from-file", "B": "v from environment!", "C": "x}\nname: evil"}
+    assert "FROM_FILE" not in os.environ
+
+
+def test_plain_words_stay_words() -> None:
+    """Norway is not false, 12:30 is not 750, a date is not a date object."""
+    made = connection(
+        "default_region: NO\nlisting:\n  params: {a: 12:30, b: 2025-01-02, c: yes, d: 010, e: 0x1f, f: 1_0}\n"
+    )
+    assert made.default_region == "NO"
+    assert made.listing.params == {
+        "a": "12:30",
+        "b": "2025-01-02",
+        "c": "yes",
+        "d": "010",
+        "e": "0x1f",
+        "f": "1_0",
+    }
+
+
+WRONG: list[tuple[str, str]] = [
+    ("nmae: x\n", "crm.yaml:1: nmae: unknown key"),
+    ("auth:\n  kind: none\n  secret: x\n", "crm.yaml:3: auth.secret: unknown key"),
+    (
+        "auth:\n  kind: bearr\n",
+        "crm.yaml:2: auth.kind: input should be 'none', 'bearer', 'header', 'basic' or 'query'",
+    ),
+    (
+        "\n\nlisting:\n  page_size: 0\n",
+        "crm.yaml:4: listing.page_size: input should be greater than or equal to 1",
+    ),
+    ("listing:\n  modified_since: {zone: UTC}\n", "crm.yaml:2: listing.modified_since.param: is required"),
+    ("name: a\nname: b\n", "crm.yaml:2: name: is given twice"),
+    ("auth: {kind: none,\n  kind: none}\n", "crm.yaml:2: auth.kind: is given twice"),
+    ("headers: &h {A: b}\nrecords: *h\n", "crm.yaml:1: records: aliases (*name) are not allowed"),
+    ("name: !!python/name:os.system x\n", "crm.yaml:1: name: YAML tags (!name) are not allowed"),
+    ("headers: {? [a] : b}\n", "crm.yaml:1: headers: a key must be plain text"),
+    ("name: x\nheaders:\n  A: ${NOT_THERE}\n", "crm.yaml:3: headers.A: the environment has no NOT_THERE"),
+    ("headers:\n  A: ${A-B}\n", "crm.yaml:2: headers.A: a value from the environment is written ${NAME}"),
+    ("- a\n", "crm.yaml:1: must hold keys and values"),
+    ("base_url: http://crm.example/\n", "crm.yaml:1: base_url: must be an absolute https URL"),
+    ('base_url: ""\n', "crm.yaml:1: base_url: must be an absolute https URL"),
+    ("timezone: Mars/Olympus\n", "crm.yaml:1: timezone: must be a time zone name"),
+    ("default_region: ZZ\n", "crm.yaml:1: default_region: must be a two-letter country code"),
+    (
+        "name: x\nfields:\n  city: {names: city}\n",
+        "crm.yaml:3: fields.city: a field of your own needs 'type'",
+    ),
+    ("records:\n  id: [a, {b: c}]\n", "crm.yaml:2: records.id.1: input should be a valid string"),
+    ("records:\n  id: 1\n", "crm.yaml:2: records.id: input should be a list"),
+    ("auth: bearer\n", "crm.yaml:1: auth: input should be a mapping of keys to values"),
+    ("name: [a\n", "crm.yaml:2: not valid YAML"),
+    ("name: a\n---\nname: b\n", "crm.yaml:2: not valid YAML"),
+    ("name: 'x\n", "crm.yaml:2: not valid YAML"),
+    ("[" * 100_000, "crm.yaml: not valid YAML"),
+    ("#" * 1024 * 1024 + "#", "crm.yaml: larger than 1048576 bytes"),
+]
+
+
+@pytest.mark.parametrize("text,expected", WRONG, ids=[expected[:60] for _, expected in WRONG])
+def test_a_mistake_is_told_with_file_line_and_key(text: str, expected: str) -> None:
+    """One line, where to look and what is wrong."""
+    (problem,) = problems(text)
+    assert problem.startswith(expected)
+
+
+def test_all_mistakes_of_a_file_come_at_once() -> None:
+    """Mending a file takes one round."""
+    assert len(problems("nmae: x\nauth: {kind: x}\nlisting: {page_size: 0}\n")) == 3
+
+
+def test_a_bomb_of_aliases_is_refused_without_being_unfolded() -> None:
+    """Ten levels of ten would be ten thousand million strings."""
+    levels = ["a0: &a0 [x, x]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 11)]
+    assert all("aliases" in problem for problem in problems("\n".join(levels) + "\n"))
+
+
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    """Missing, a folder, not text: said with its path."""
+    with pytest.raises(SettingsError, match=r"crm\.yaml: cannot be read"):
+        load_settings()
+    (tmp_path / "crm.yaml").mkdir()
+    with pytest.raises(SettingsError, match=r"crm\.yaml: cannot be read"):
+        load_settings()
+    (tmp_path / "crm.yaml").rmdir()
+    (tmp_path / "crm.yaml").write_bytes(b"name: \xff\xfe\n")
+    with pytest.raises(SettingsError, match="not UTF-8 text"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"base_url: https://user:{SECRET}@crm.example/\n",
+        f"auth: {{kind: {SECRET}}}\n",
+        f"limits: {{retries: {SECRET}}}\n",
+        "auth: {kind: '${TOKEN}'}\n",
+        f"name: {SECRET} {{\n",
+        f"headers: {{A: !{SECRET} x}}\n",
+        f'name: "\\q{SECRET}"\n',
+        f"headers: {{A: *{SECRET}}}\n",
+    ],
+)
+def test_no_mistake_repeats_a_value(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Secrets end up in this file by mistake; an error must not carry them into a log."""
+    monkeypatch.setenv("TOKEN", SECRET)
+    assert SECRET not in "\n".join(problems(text))
