@@ -116,7 +116,7 @@ class _Builder:
         self._environ = environ
         self._seen: set[int] = set()
 
-    def value(self, node: yaml.Node, key: Key) -> Any:  # noqa: ANN401 - whatever the file holds
+    def value(self, node: yaml.Node, key: Key) -> Any:
         self._source.lines.setdefault(key, node.start_mark.line + 1)
         if id(node) in self._seen:
             return self._mistake(key, node, "aliases (*name) are not allowed")
@@ -159,7 +159,7 @@ class _Builder:
         self._source.problems.append(at.say(key, what))
 
 
-def _problem(source: Source, detail: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+def _problem(source: Source, detail: Any) -> str:
     key, kind = tuple(detail["loc"]), detail["type"]
     if kind == "extra_forbidden":
         return source.say(key, "unknown key")

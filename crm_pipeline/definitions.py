@@ -11,8 +11,6 @@ from crm_pipeline.orchestration.resources import Database, ExternalCrm, variable
 from crm_pipeline.orchestration.schedules import polling_schedule
 from crm_pipeline.orchestration.sensors import contact_change_sensor
 
-_database = Database(url=variable("DATABASE_URL"))
-
 defs = dg.Definitions(
     assets=[external_contacts, contacts, outbound_push],
     asset_checks=[connection_checks, contact_checks],
@@ -20,8 +18,8 @@ defs = dg.Definitions(
     schedules=[polling_schedule],
     sensors=[contact_change_sensor],
     resources={
-        "database": _database,
-        "external_crm": ExternalCrm(database=_database, api_key=variable("EXTERNAL_CRM_API_KEY")),
+        "database": Database(url=variable("DATABASE_URL")),
+        "external_crm": ExternalCrm(api_key=variable("EXTERNAL_CRM_API_KEY")),
     },
     executor=dg.in_process_executor,  # for backfills and single assets, which run without a job of ours
 )

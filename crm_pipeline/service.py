@@ -27,6 +27,7 @@ from crm_pipeline.sync.errors import (
     SyncError,
     UnknownContactError,
 )
+from crm_pipeline.sync.health import Health, read_health
 from crm_pipeline.sync.hooks import HookedMapping
 from crm_pipeline.sync.identity import NoIdentityError, whatsapp_id
 from crm_pipeline.sync.mapping import FieldMapping, Translator
@@ -189,7 +190,7 @@ class ExternalCrmService:
         with self._leased("sync") as context:
             reports = [self._pull(context, None, None, progress), self._apply(context, progress)]
             if push and self.settings.external_crm_push is not PushMode.OFF:
-                reports.append(self._push(context, progress))
+                reports.append(self._push(context, progress, just_pulled=True))
             return reports
 
     # What sensors, checks and commands ask.
@@ -214,6 +215,11 @@ class ExternalCrmService:
         with reading(self.engine) as tx:
             run = state.latest_run(tx, self.connection.name, "pull")
         return run.started_at if run is not None else None
+
+    def health(self) -> Health:
+        """A summary of the data's state, for checks: figures over whole tables."""
+        with reading(self.engine) as tx:
+            return read_health(tx, self.connection)
 
     def changes_pending(self) -> int:
         """How many contacts the CRM should hear of now."""
@@ -343,11 +349,13 @@ class ExternalCrmService:
     def _apply(self, context: Context, progress: Progress) -> Report:
         return self._recorded(context, "apply", lambda: apply.apply_landed(context, progress))
 
-    def _push(self, context: Context, progress: Progress) -> Report:
+    def _push(self, context: Context, progress: Progress, *, just_pulled: bool = False) -> Report:
         if self.settings.external_crm_push is PushMode.OFF:
             msg = "cannot push: EXTERNAL_CRM_PUSH is off"
             raise DisabledError(msg)
-        return self._recorded(context, "push", lambda: push.push_changed(context, progress))
+        return self._recorded(
+            context, "push", lambda: push.push_changed(context, progress, just_pulled=just_pulled)
+        )
 
     def _recorded(self, context: Context, step: str, work: Callable[[], Report]) -> Report:
         """Keep a row of every step: what it did, or why it failed."""

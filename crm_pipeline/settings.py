@@ -231,20 +231,19 @@ class Settings(BaseSettings):
         return self.crm_api_key
 
     def public(self) -> dict[str, Any]:
-        """Return what may be shown to anybody: of secrets, only whether there are any."""
+        """Return what may be shown to anybody, by variable: of secrets, only whether they are set."""
         from sqlalchemy.engine import make_url  # noqa: PLC0415 - see _database_url
 
-        shown = self.model_dump(mode="json", exclude={"external_crm_config"})
+        shown = self.model_dump(mode="json")
         for name in ("external_crm_api_key", "external_crm_webhook_secret", "crm_api_key"):
             shown[name] = "set" if getattr(self, name) else "not set"
         database = make_url(self.database_url).set(query={})  # a query may hold passwords as well
         shown["database_url"] = database.render_as_string(hide_password=True)
-        shown["external_crm_config"] = str(self.external_crm_config) if self.external_crm_config else None
         shown["external_crm_type"] = self.connection.type.value
         shown["external_crm_api_url"] = self.connection.base_url or None
-        return shown
+        return {name.upper(): value for name, value in shown.items()}
 
-    def _if_set(self, name: str) -> Any:  # noqa: ANN401 - any variable
+    def _if_set(self, name: str) -> Any:
         return getattr(self, name) if name in self.model_fields_set else None
 
     def _connection_file(self) -> tuple[dict[str, Any], Source]:
@@ -263,7 +262,7 @@ def type_of_host(url: str) -> ConnectorType:
     return next((kind for pattern, kind in _VENDOR_HOSTS if pattern.fullmatch(host)), ConnectorType.GENERIC)
 
 
-def load_settings(env_file: Path | None = None, **own: Any) -> Settings:  # noqa: ANN401 - of any variable
+def load_settings(env_file: Path | None = None, **own: Any) -> Settings:
     """Read and check everything: the environment first, then ``.env`` in the working folder.
 
     Args:

@@ -49,11 +49,18 @@ class FakeCrm:
     """Records by id. ``rewrite`` is what the CRM makes of what it is given."""
 
     clock: FakeClock = field(default_factory=FakeClock)
+    """Ours: the worker's."""
+    own_clock: FakeClock = field(default_factory=FakeClock)
+    """The CRM's."""
     page_size: int = 100
     batch_size: int = 100
     reads_by_modified: bool = True
     answers_with_record: bool = True
     can_find: bool = True
+    checks_expected: bool = True
+    """Refuses to overwrite a record that has changed since it was read."""
+    unique: bool = True
+    """Refuses a second record with the same phone, and names the first."""
     rewrite: Callable[[str, Any], Any] = lambda _name, value: value
     fault: Callable[[str], None] = no_fault
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -68,7 +75,7 @@ class FakeCrm:
         key = external_id or f"r{next(self._ids):05d}"
         known = self.records.setdefault(key, {"id": key})
         known.update({name: self.rewrite(name, value) for name, value in values.items()})
-        known["updated_at"] = self.clock().isoformat()
+        known["updated_at"] = self.own_clock().isoformat()
         return key
 
     def record(self, external_id: str) -> Record:
@@ -83,23 +90,22 @@ class FakeCrm:
             self.fault("page")
             self.calls += 1
             read_at = self.clock()
-            found = sorted(
-                (self.record(key) for key in self.records),
-                key=lambda record: (record.modified_at or read_at, record.external_id),
-            )
-            inside = [
-                record
-                for record in found
-                if not self.reads_by_modified
-                or window.since is None
-                or (record.modified_at or read_at) >= window.since
-            ]
-            part = tuple(inside[start : start + self.page_size])
+            inside = self._listed(window)
+            part = tuple(self.record(key) for key in inside[start : start + self.page_size])
             start += self.page_size
             more = start < len(inside)
-            yield Page(part, read_at, {"at": start} if more else None, server_time=read_at)
+            yield Page(part, read_at, {"at": start} if more else None, server_time=self.own_clock())
             if not more:
                 return
+
+    def _listed(self, window: Window) -> list[str]:
+        since = window.since.isoformat() if window.since and self.reads_by_modified else ""
+        found = [
+            (record["updated_at"], key)
+            for key, record in self.records.items()
+            if record["updated_at"] >= since
+        ]
+        return [key for _, key in sorted(found)]
 
     def read(self, external_ids: Sequence[str]) -> list[Record]:
         """By id."""
@@ -126,15 +132,23 @@ class FakeCrm:
         return results
 
     def _write_one(self, write: Write) -> WriteResult:
+        self.fault("one write")
         self.writes.append(write)
         answer = self.refuse.pop(write.external_id or "", None)
         if answer is not None:
             return answer
         if write.external_id is not None and write.external_id not in self.records:
             return WriteResult(WriteStatus.GONE, reason="no such record")
+        if write.external_id is not None and self.checks_expected and write.expected is not None:
+            if self.record(write.external_id).modified_at != write.expected:
+                return WriteResult(WriteStatus.CHANGED, write.external_id)
+        if write.external_id is None and self.unique:
+            for key, record in self.records.items():
+                if record.get("phone") == write.changes["phone"]:
+                    return WriteResult(WriteStatus.REFUSED, key, reason="exists already")
         key = self.put(write.external_id, **write.changes)
-        record = self.record(key) if self.answers_with_record else None
-        return WriteResult(WriteStatus.WRITTEN, key, record)
+        shown = self.record(key) if self.answers_with_record else None
+        return WriteResult(WriteStatus.WRITTEN, key, shown)
 
     def close(self) -> None:
         """Nothing to give back."""

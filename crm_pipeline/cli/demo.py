@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +16,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from crm_pipeline.cli.dagster_ui import DagsterUi
     from crm_pipeline.cli.demo_story import Story
 
 START_SECONDS = 180.0
@@ -41,7 +40,7 @@ def demo(
     """Show everything on made-up contacts: two-way syncs in Dagster, with a summary that is checked."""
     from crm_pipeline.cli.dagster_ui import DagsterUi, dagster_dev, environment_without
     from crm_pipeline.cli.demo_story import Story
-    from crm_pipeline.cli.processes import stoppable, usable_port, wait_until
+    from crm_pipeline.cli.processes import sole, stoppable, usable_port, wait_until
     from crm_pipeline.settings import Settings
     from crm_pipeline.simulators.generic import CONTACTS_PATH, GenericCrm, create_app
     from crm_pipeline.simulators.serve import running
@@ -50,7 +49,8 @@ def demo(
     folder, port = project / "var" / "demo", usable_port(port)
     crm = GenericCrm.seeded(contacts)
     environment = environment_without([name.upper() for name in Settings.model_fields])
-    with stoppable(), _fresh(folder) as lock, running(create_app(crm)) as crm_url:
+    with stoppable(), sole(folder.with_suffix(".lock")) as lock, running(create_app(crm)) as crm_url:
+        _make_fresh(folder)
         _configure(folder, f"{crm_url}{CONTACTS_PATH}", crm.options.api_key)
         # The HTTP API will start here: it needs the folder's .env, and Dagster's processes need not know it.
         with dagster_dev(
@@ -65,11 +65,11 @@ def demo(
             ui = DagsterUi(f"http://127.0.0.1:{port}")
             story = Story(crm, folder / _DATABASE, ui, _say, lambda: _require_alive(dagster, folder))
             _say(f"A simulated CRM with {contacts} contacts answers at {crm_url}; Dagster is starting")
-            wait_until(lambda: _up(story), seconds=START_SECONDS, what="starting Dagster")
+            wait_until(lambda: _up(ui, story), seconds=START_SECONDS, what="starting Dagster")
             story.play()
             _answer(options, story)
             if not once:
-                _stay(story, crm_url)
+                _stay(ui, story, crm_url)
     failed = [check for check in story.checks if not check.held]
     if failed:
         raise CommandError(
@@ -81,19 +81,10 @@ def _say(text: str) -> None:
     typer.echo(text, err=True)
 
 
-@contextmanager
-def _fresh(folder: Path) -> Iterator[IO[str]]:
-    """Empty the demo's folder, unless another demo lives in it; Dagster holds the lock as well."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CommandError(f"A demo is running in {folder}: stop it first") from None
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir()
-        yield lock
+def _make_fresh(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir()
 
 
 def _configure(folder: Path, api_url: str, api_key: str) -> None:
@@ -116,9 +107,9 @@ def _require_alive(dagster: subprocess.Popen[bytes], folder: Path) -> None:
         raise CommandError("\n".join([f"Dagster ended with code {dagster.returncode}:", *lines]))
 
 
-def _up(story: Story) -> bool:
+def _up(ui: DagsterUi, story: Story) -> bool:
     story.alive()
-    return story.ui.loaded()
+    return ui.loaded()
 
 
 def _answer(options: Options, story: Story) -> None:
@@ -135,7 +126,7 @@ def _answer(options: Options, story: Story) -> None:
     options.answer(document(story), Group(*shown))
 
 
-def _stay(story: Story, crm_url: str) -> None:
+def _stay(ui: DagsterUi, story: Story, crm_url: str) -> None:
     """Keep everything up until Ctrl-C.
 
     Raises:
@@ -143,7 +134,7 @@ def _stay(story: Story, crm_url: str) -> None:
     """
     from crm_pipeline.cli.processes import forever
 
-    _say(f"Dagster UI      {story.ui.url}")
+    _say(f"Dagster UI      {ui.url}")
     _say(f"Simulated CRM   {crm_url}/sim/stats")
     _say(f"Settings        {story.database.parent / '.env'} (crm-pipeline status works in that folder)")
     _say("Ctrl-C stops everything")

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from crm_pipeline.cli.dagster_ui import DagsterUi, Run
+from crm_pipeline.cli.dagster_ui import Run
 from crm_pipeline.cli.options import CommandError
 from crm_pipeline.cli.output import OUTCOMES
 from crm_pipeline.cli.processes import wait_until
@@ -24,6 +24,19 @@ RUN_SECONDS = 180.0
 _WRITES = ("create", "update", "batch")
 _NOTE_THERE = "Rapat panitia dipindah ke Jumat."
 _NOTE_HERE = "Minta contoh gelang QR."
+
+
+class Runner(Protocol):
+    """Where jobs run: ``DagsterUi``."""
+
+    def launch(self, job: str) -> str:
+        """Launch a job and return the run's id."""
+
+    def runs(self) -> list[Run]:
+        """Return all runs."""
+
+    def failure(self, run_id: str) -> str:
+        """Return why a run failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +68,7 @@ class Story:
 
     crm: GenericCrm
     database: Path
-    ui: DagsterUi
+    runner: Runner
     say: Callable[[str], None]
     alive: Callable[[], None]
     """Raises when one of the demo's processes has ended."""
@@ -150,13 +163,13 @@ class Story:
 
         The sensor may push a change before our run comes to it: both runs count.
         """
-        run_id = self.ui.launch("sync_job")
+        run_id = self.runner.launch("sync_job")
         wait_until(lambda: self._idle(run_id), seconds=RUN_SECONDS, what=f"the {name} sync")
-        runs = [run for run in self.ui.runs() if run.id not in self._counted]
+        runs = [run for run in self.runner.runs() if run.id not in self._counted]
         self._counted.update(run.id for run in runs)
         for run in runs:
             if run.status != "SUCCESS":
-                raise CommandError(f"{run.job} ended as {run.status}: {self.ui.failure(run.id)}")
+                raise CommandError(f"{run.job} ended as {run.status}: {self.runner.failure(run.id)}")
         done = {step: _sum(runs, asset) for asset, step in STEPS.items()}
         for step, figures in done.items():
             self.rows.append(Row(name, step, figures))
@@ -167,7 +180,7 @@ class Story:
 
     def _idle(self, run_id: str) -> bool:
         self.alive()
-        runs = self.ui.runs()
+        runs = self.runner.runs()
         return run_id in {run.id for run in runs} and all(run.ended for run in runs)
 
     def _check(self, what: str, expected: object, found: object) -> None:

@@ -18,7 +18,7 @@ def dev(
 ) -> None:
     """Run the Dagster UI and daemon on the settings in force, until Ctrl-C."""
     from crm_pipeline.cli.dagster_ui import dagster_dev, environment_without
-    from crm_pipeline.cli.processes import stoppable, usable_port
+    from crm_pipeline.cli.processes import sole, stoppable, usable_port
 
     options = Options.of(context)
     if options.env_file:
@@ -29,18 +29,21 @@ def dev(
     if not settings.external_crm_enabled:
         typer.echo("EXTERNAL_CRM_ENABLED is false: everything starts, nothing is pulled or pushed", err=True)
     project = Path.cwd()
+    home = project / "var" / "dagster"
     port = usable_port(port)
-    typer.echo(f"Dagster UI: http://127.0.0.1:{port} (Ctrl-C stops it)", err=True)
     with (
         stoppable(),
+        sole(home.with_suffix(".lock")) as lock,  # two daemons on one home would undo each other's work
         dagster_dev(
             project,
-            project / "var" / "dagster",
+            home,
             port,
             folder=project,
             environment=environment_without(()),
+            keep_open=[lock],
         ) as process,
     ):
+        typer.echo(f"Dagster UI: http://127.0.0.1:{port} (Ctrl-C stops it)", err=True)
         try:
             code = process.wait()
         except KeyboardInterrupt:

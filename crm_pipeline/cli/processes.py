@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -49,6 +50,7 @@ def child(
     environment: Mapping[str, str],
     log: Path | None = None,
     keep_open: Sequence[IO[str]] = (),
+    patience: float = STOP_SECONDS,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program beside the block, in a session of its own; at the end it and its children are gone.
 
@@ -58,8 +60,9 @@ def child(
         environment: all its variables.
         log: file for its output; ours when not given.
         keep_open: files it inherits, locks for one.
+        patience: seconds it is given to end in order.
     """
-    with open_log(log) as output:
+    with log.open("ab") if log else nullcontext() as output:
         process = subprocess.Popen(
             command,
             cwd=folder,
@@ -74,24 +77,14 @@ def child(
         yield process
     finally:
         with _handling(signal.SIG_IGN):  # a second Ctrl-C must not leave half of them behind
-            stop(process)
+            stop(process, patience)
 
 
-@contextmanager
-def open_log(log: Path | None) -> Iterator[IO[bytes] | None]:
-    """Open a log file for a child; the child keeps its own handle."""
-    if log is None:
-        yield None
-        return
-    with log.open("ab") as output:
-        yield output
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes], patience: float) -> None:
     """Ask with SIGINT, wait for the whole session, and kill what is left of it."""
     with suppress(ProcessLookupError):
         process.send_signal(signal.SIGINT)
-    deadline = time.monotonic() + STOP_SECONDS
+    deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         process.poll()
         if not _group_lives(process.pid):
@@ -122,6 +115,24 @@ def wait_until(condition: Callable[[], bool], *, seconds: float, what: str) -> N
         if time.monotonic() > deadline:
             raise CommandError(f"{what} took more than {seconds:.0f} seconds")
         time.sleep(_POLL_SECONDS)
+
+
+@contextmanager
+def sole(lock: Path) -> Iterator[IO[str]]:
+    """Hold a lock file; a child that inherits it holds it too, even when it outlives us.
+
+    Raises:
+        CommandError: somebody else holds it.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CommandError(
+                f"{lock.with_suffix('')} is in use by another process: stop that first"
+            ) from None
+        yield file
 
 
 def forever(alive: Callable[[], None]) -> None:

@@ -53,14 +53,17 @@ def show(
     context: typer.Context, reject_id: Annotated[int, typer.Argument(metavar="ID", help="As listed.")]
 ) -> None:
     """Show one with the record it is about, personal data included."""
+    from crm_pipeline.jsonio import loads
+
     options = Options.of(context)
     with options.service() as service:
         found = service.reject(reject_id)
     if found is None:
         raise CommandError(f"There is no reject {reject_id}")
     reject: Reject = found["reject"]
-    document = {**_document(reject), "key": reject.key, "payload": found["payload"]}
-    shown = {**document, "reasons": _reasons(reject), "payload": as_json(found["payload"])}
+    payload = None if found["payload"] is None else loads(found["payload"])
+    document = {**_document(reject), "key": reject.key, "payload": payload}
+    shown = {**document, "reasons": _reasons(reject), "payload": as_json(payload)}
     options.answer(document, facts(shown))
 
 

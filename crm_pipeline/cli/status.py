@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from crm_pipeline.cli.options import Options
-from crm_pipeline.cli.output import facts
+from crm_pipeline.cli.output import OUTCOMES, facts, table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 def status(context: typer.Context) -> None:
@@ -16,15 +19,29 @@ def status(context: typer.Context) -> None:
     with options.service() as service:
         state = service.get_status()
         settings = service.settings.public()
-    options.answer({**state, "settings": settings}, facts(_flat(state) | _flat(settings)))
+    from rich.console import Group
+
+    options.answer({**state, "settings": settings}, Group(*_sections(state, settings)))
 
 
-def _flat(document: dict[str, Any], prefix: str = "") -> dict[str, object]:
-    """Name nested values by their path, as in ``runs.pull.state``."""
-    flat: dict[str, object] = {}
-    for name, value in document.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = ", ".join(map(str, value)) if isinstance(value, list) else value
-    return flat
+def _sections(state: dict[str, Any], settings: dict[str, Any]) -> list[RenderableType]:
+    runs = {step: run for step, run in state["runs"].items() if run}
+    error = state["lastError"]
+    plain = {name: value for name, value in state.items() if name not in {"runs", "lastError"}}
+    sections: list[RenderableType] = [facts(plain)]
+    if error:
+        sections += ["", f"Last error, in {error['step']} at {error['at']}: {error['reason']}"]
+    if runs:
+        columns = ("last run", "state", *OUTCOMES, "API calls", "finished")
+        rows = [
+            (step, run["state"], *_counts(run), run["apiCalls"], run["finishedAt"])
+            for step, run in runs.items()
+        ]
+        sections += ["", table(columns, rows, numbers=(*OUTCOMES, "API calls"))]
+    return [*sections, "", facts(settings)]
+
+
+def _counts(run: dict[str, Any]) -> list[object]:
+    """Figures of a run; none while it runs, or when it failed."""
+    counts = run["counts"] or {}
+    return [counts.get(name) for name in OUTCOMES]

@@ -64,6 +64,9 @@ class Write:
     """Only what is to be written, in the CRM's own shape."""
     known: dict[str, Json] | None = None
     """The record as last read: the base of a PUT, which replaces the whole record."""
+    expected: datetime | None = None
+    """The record's modified time as last read: a CRM that can check it refuses to overwrite
+    what we have not seen."""
 
 
 class WriteStatus(StrEnum):
@@ -78,6 +81,8 @@ class WriteStatus(StrEnum):
     connection, credentials): repeat later."""
     GONE = "gone"
     """The record to be changed does not exist any more."""
+    CHANGED = "changed"
+    """Not applied: the record has changed since it was read. Read it again first."""
     UNKNOWN = "unknown"
     """Sent, and no one can tell whether it was applied, or, of a create, under which id:
     read back before repeating."""

@@ -9,14 +9,9 @@ from crm_pipeline.connectors.base import CrmAnswerError
 from crm_pipeline.connectors.documents import dig
 from crm_pipeline.connectors.links import next_link
 from crm_pipeline.connectors.paginate import (
+    COUNTED,
     PAGE_COUNTS,
-    ByCursor,
-    ByLink,
-    ByLinkHeader,
-    ByNumber,
-    ByOffset,
     PageFacts,
-    Single,
     Way,
     first_whole,
     href,
@@ -34,6 +29,7 @@ _LINKS = (
     "@odata.nextLink",
     "nextLink",
     "next_page_url",
+    "next_page",
     "nextRecordsUrl",
 )
 _CURSOR, _PAGE = "cursor", "page"
@@ -83,7 +79,7 @@ _LINK = re.compile(r"https?://|/|\?|[^?]+\?", re.IGNORECASE)
 
 
 def detect(paging: Pagination, facts: PageFacts) -> Way:
-    """Tell the way to the second page; ``Single`` when the first is all there is.
+    """Tell the way to the second page; no paging at all when the first is all there is.
 
     Raises:
         CrmAnswerError: there is more, and no known way to it.
@@ -93,7 +89,7 @@ def detect(paging: Pagination, facts: PageFacts) -> Way:
         return way
     if dig(facts.body, "next"):
         raise CrmAnswerError("'next' is no link; pagination.style and cursor_path say what it is")
-    return Single()
+    return Way(PageStyle.NONE)
 
 
 def check_complete(paging: Pagination, way: Way, facts: PageFacts, pages: int) -> None:
@@ -109,9 +105,9 @@ def check_complete(paging: Pagination, way: Way, facts: PageFacts, pages: int) -
     if paging.style is not PageStyle.DETECT and paging.total_path is None:
         return
     total = first_whole(facts.body, (paging.total_path,) if paging.total_path else _TOTALS)
-    counted = isinstance(way, ByNumber | ByOffset)
+    counted = way.style in COUNTED
     slack = facts.seen / pages if counted else 0
-    if total is not None and total > facts.seen + slack and (counted or isinstance(way, Single)):
+    if total is not None and total > facts.seen + slack and (counted or way.style is PageStyle.NONE):
         raise CrmAnswerError(
             f"the listing ended after {facts.seen} of {total} records; pagination.style says how to go on"
         )
@@ -119,11 +115,11 @@ def check_complete(paging: Pagination, way: Way, facts: PageFacts, pages: int) -
 
 def _by_link(facts: PageFacts) -> Way | None:
     if next_link(facts.headers.get("Link", "")) is not None:
-        return ByLinkHeader()
+        return Way(PageStyle.LINK_HEADER)
     for path in _LINKS:
         value = href(dig(facts.body, path))
         if isinstance(value, str) and _LINK.match(value):
-            return ByLink(path)
+            return Way(PageStyle.NEXT_LINK, source=path)
     return None
 
 
@@ -132,14 +128,15 @@ def _by_cursor(paging: Pagination, facts: PageFacts) -> Way | None:
     for path, param in _CURSORS:
         value = dig(facts.body, path)
         if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
-            return ByCursor(path, own.get(param, param))
+            return Way(PageStyle.CURSOR, own.get(param, param), path)
     return None
 
 
 def _by_count(paging: Pagination, facts: PageFacts) -> Way | None:
     number = first_whole(facts.body, _NUMBERS)
     if first_whole(facts.body, PAGE_COUNTS) is not None or says_more(facts.body):
-        return ByNumber(paging.page_param, paging.first_page if number is None else number)
+        start = paging.first_page if number is None else number
+        return Way(PageStyle.PAGE, paging.page_param, first=start)
     if first_whole(facts.body, _OFFSETS) is not None and first_whole(facts.body, _TOTALS) is not None:
-        return ByOffset(paging.offset_param)
+        return Way(PageStyle.OFFSET, paging.offset_param)
     return None

@@ -101,8 +101,7 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     whole = dict(base)
     for name, value in changes.items():
         old = whole.get(name)
-        both = isinstance(old, dict) and isinstance(value, dict)
-        whole[name] = merged(old, value) if both else value
+        whole[name] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return whole
 
 

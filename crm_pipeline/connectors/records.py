@@ -53,18 +53,18 @@ class RecordReader:
         Raises:
             CrmAnswerError: there is no list of records in it.
         """
-        return [self.record(item) for item in self.items(found)]
+        return [self.record(item) for item in self.items(found, self._path)]
 
-    def items(self, found: Json) -> list[Json]:
-        """The raw list of records. A null where the list should be is an empty one.
+    def items(self, found: Json, at: str | None) -> list[Json]:
+        """Return the raw list at a path, or at a usual place. A null there is an empty one.
 
         Raises:
             CrmAnswerError: as in ``page``.
         """
-        if self._path is None and isinstance(found, list):
+        if at is None and isinstance(found, list):
             return found
         empty = False
-        for path in _LISTS if self._path is None else (self._path,):
+        for path in _LISTS if at is None else (at,):
             value = dig(found, path)
             if isinstance(value, list):
                 return value
@@ -81,7 +81,7 @@ class RecordReader:
             item = _lifted(item)
         return Record(
             item,
-            _id_text(self._id(item)),
+            id_text(self._id(item)),
             self._instant(self._modified(item)),
             self._deleted is not None and _is_true(dig(item, self._deleted)),
         )
@@ -90,13 +90,35 @@ class RecordReader:
         """Record that an answer about one record holds; None where it holds none."""
         if path is not None:
             found = dig(found, path)
-        elif isinstance(found, dict) and self._id(found) is None:
-            found = next((found[name] for name in _SINGLES if isinstance(found.get(name), dict)), found)
+        elif self.id_of(found) is None:
+            inner = self.wrapped(found)
+            found = found if inner is None else inner
         return self.record(found) if isinstance(found, dict) else None
+
+    def wrapped(self, found: Json) -> Json:
+        """Return the object with an id inside a usual wrapper, None without one."""
+        if not isinstance(found, dict):
+            return None
+        inner = (found.get(name) for name in _SINGLES)
+        return next((each for each in inner if self.id_of(each) is not None), None)
+
+    def looked_up(self, found: Json) -> list[Record]:
+        """Records that answer a lookup: a listing, or just the one record.
+
+        Raises:
+            CrmAnswerError: neither.
+        """
+        try:
+            return self.page(found)
+        except CrmAnswerError:
+            one = self.single(found)
+            if one is None or one.external_id is None:
+                raise
+            return [one]
 
     def id_of(self, found: Json) -> str | None:
         """Id that an object carries."""
-        return _id_text(self._id(found)) if isinstance(found, dict) else None
+        return id_text(self._id(found)) if isinstance(found, dict) else None
 
     def _instant(self, value: Json) -> datetime | None:
         if value is None:
@@ -120,7 +142,7 @@ def instant(value: Json, zone: ZoneInfo) -> datetime:
             return (moment.replace(tzinfo=zone) if moment.tzinfo is None else moment).astimezone(UTC)
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("not a time")
+        raise ValueError("not a time")  # noqa: TRY004 - a CRM's odd value, not a caller's mistake
     return _EPOCH + (timedelta(milliseconds=value) if abs(value) >= _FIRST_MS else timedelta(seconds=value))
 
 
@@ -143,8 +165,11 @@ def _getter(paths: tuple[str, ...]) -> Callable[[dict[str, Any]], Json]:
     return get
 
 
-def _id_text(value: Json) -> str | None:
-    """Ids are texts or whole numbers. A float past 2**53 is no longer the number that was sent."""
+def id_text(value: Json) -> str | None:
+    """Return an id as text, None for what is none.
+
+    Ids are texts or whole numbers. A float past 2**53 is no longer the number that was sent.
+    """
     if isinstance(value, str):
         return value or None
     if isinstance(value, float) and value.is_integer() and abs(value) < _LARGEST_EXACT:

@@ -194,7 +194,9 @@ class Session:
         own = {"Content-Type": "application/json"} if body is not None else {}
         prepared = None
         try:
-            request = requests.Request(method, url, params=params, data=body, headers={**own, **(headers or {})})
+            request = requests.Request(
+                method, url, params=params, data=body, headers={**own, **(headers or {})}
+            )
             prepared = self._http.prepare_request(request)
         except (requests.RequestException, HTTPError, ValueError):
             pass  # its text holds the URL or the header: raised below without it
@@ -223,7 +225,7 @@ class Session:
 
     def _whole(self, response: requests.Response) -> Answer | ConnectorError:
         """Read an answer's body, as much as is allowed. Of an error even nothing is enough."""
-        good = _is_success(response.status_code)
+        good = is_success(response.status_code)
         try:
             body = self._body(response, self._limits.max_body_bytes if good else ERROR_BODY_BYTES)
         except (HTTPError, OSError, http.client.HTTPException) as error:
@@ -280,14 +282,15 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         found.extend(part for part in inner if isinstance(part, BaseException) and part not in found)
 
 
-def _is_success(status: int) -> bool:
+def is_success(status: int) -> bool:
+    """Tell whether a status is 2xx."""
     return 200 <= status < 300  # noqa: PLR2004
 
 
 def problem_of(answer: Answer) -> ConnectorError | None:
     """Say what an answer means where only success is of use; None for success (2xx)."""
     status = answer.status
-    if _is_success(status):
+    if is_success(status):
         return None
     if status < 400:  # noqa: PLR2004
         return CrmAnswerError(f"the CRM redirects to another address (status {status}); not followed")

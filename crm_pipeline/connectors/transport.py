@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
@@ -55,7 +55,7 @@ class _TimedResponse(http.client.HTTPResponse):
 
     def __init__(self, deadline: Deadline, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        raw = cast("io.BufferedReader", self.fp).detach()
+        raw = self.fp.detach()
         self.fp = io.BufferedReader(_TimedReads(deadline, raw), READ_AHEAD)
 
 

@@ -11,7 +11,7 @@ import dagster as dg
 from pydantic import Field
 
 from crm_pipeline.orchestration.loaded import FIRST_DAY
-from crm_pipeline.orchestration.resources import ExternalCrm
+from crm_pipeline.orchestration.resources import Database, ExternalCrm
 from crm_pipeline.orchestration.results import materialized
 from crm_pipeline.sync.reports import Counts, Report
 
@@ -53,11 +53,11 @@ with warnings.catch_warnings():
 
 @_by_day
 def external_contacts(
-    context: dg.AssetExecutionContext, config: PullConfig, external_crm: ExternalCrm
+    context: dg.AssetExecutionContext, config: PullConfig, external_crm: ExternalCrm, database: Database
 ) -> dg.MaterializeResult[None]:
     """Records of the CRM as they came, by the day they were last modified."""
     since, until = _window(context)
-    with external_crm.service(context.run_id) as service:
+    with external_crm.service(database, context.run.run_id) as service:
         if config.mode is Mode.remap:
             report = Report("remap", Counts(unchanged=service.remap(since, until)))
         elif config.mode is Mode.days:
@@ -68,17 +68,21 @@ def external_contacts(
 
 
 @dg.asset(deps=[external_contacts], pool=POOL, group_name="crm", kinds={"sql"})
-def contacts(context: dg.AssetExecutionContext, external_crm: ExternalCrm) -> dg.MaterializeResult[None]:
+def contacts(
+    context: dg.AssetExecutionContext, external_crm: ExternalCrm, database: Database
+) -> dg.MaterializeResult[None]:
     """The organisation's contacts, with everything applied that has landed."""
-    with external_crm.service(context.run_id) as service:
+    with external_crm.service(database, context.run.run_id) as service:
         report = service.apply()
     return materialized(report)
 
 
 @dg.asset(deps=[contacts], pool=POOL, group_name="crm", kinds={"http"})
-def outbound_push(context: dg.AssetExecutionContext, external_crm: ExternalCrm) -> dg.MaterializeResult[None]:
+def outbound_push(
+    context: dg.AssetExecutionContext, external_crm: ExternalCrm, database: Database
+) -> dg.MaterializeResult[None]:
     """Fields that differ from what the CRM holds, written back."""
-    with external_crm.service(context.run_id) as service:
+    with external_crm.service(database, context.run.run_id) as service:
         report = service.push()
     return materialized(report)
 

@@ -11,99 +11,86 @@ import dagster as dg
 
 from crm_pipeline import instants
 from crm_pipeline.orchestration.assets import contacts, external_contacts
-from crm_pipeline.orchestration.resources import ExternalCrm
+from crm_pipeline.orchestration.resources import Database, ExternalCrm
+from crm_pipeline.sync.health import Health
 
 _LATE = timedelta(minutes=5)
 """Allowed on top of an interval: runs queue and take their time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
-    """What the checks look at."""
+class Evidence:
+    """What the rules look at."""
 
+    health: Health
     polling: bool
-    interval_minutes: int
-    last_read_at: datetime | None
-    """When the latest complete read of what is new in the CRM began."""
-    contacts: int
-    outcomes: Mapping[str, int]
-    """Records as last read, by where they ended."""
-    waiting: int
-    """Of those, the ones that have not been applied."""
-    landed: int
-    """All of them."""
-    pull_rejects: int
-    """Open rejects of records."""
-    push_rejects: int
-    """Open rejects of contacts."""
-    odd_deal_status: int
-    """Contacts with a deal status that is none of the known."""
-    odd_status: int
-    """Contacts with a task status that is none of the known."""
-    doubled: int
-    """Contacts whose id, written canonically, another contact has too."""
+    """The polling flag."""
+    interval: timedelta
+    """From one poll to the next."""
+    now: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The verdict of one check."""
+    """The verdict of one rule."""
 
     passed: bool
     figures: Mapping[str, int | float]
     text: str = ""
+    """What to do, or why it does not matter."""
 
 
-Rule: TypeAlias = Callable[[Health, datetime], Finding]
+Rule: TypeAlias = Callable[[Evidence], Finding]
 
 
-def freshness(health: Health, now: datetime) -> Finding:
-    """While polling is on, the CRM was read within the last two intervals."""
-    figures: dict[str, int | float] = {"interval_minutes": health.interval_minutes}
-    if health.last_read_at is not None:
-        figures["age_minutes"] = round((now - health.last_read_at) / timedelta(minutes=1), 1)
-    if not health.polling:
+def freshness(seen: Evidence) -> Finding:
+    """While polling is on, the CRM was read to its end within the last two intervals."""
+    figures: dict[str, int | float] = {"interval_minutes": seen.interval / timedelta(minutes=1)}
+    read_at = seen.health.last_read_at
+    if read_at is not None:
+        figures["age_minutes"] = round((seen.now - read_at) / timedelta(minutes=1), 1)
+    if not seen.polling:
         return Finding(passed=True, figures=figures, text="polling is switched off")
-    if health.last_read_at is None:
+    if read_at is None:
         return Finding(passed=False, figures=figures, text="the CRM was never read to its end")
-    allowed = 2 * timedelta(minutes=health.interval_minutes) + _LATE
-    late = now - health.last_read_at > allowed
-    return Finding(passed=not late, figures=figures, text="the last complete read is too old" if late else "")
+    return Finding(passed=seen.now - read_at <= 2 * seen.interval + _LATE, figures=figures)
 
 
-def rejects(health: Health, _now: datetime) -> Finding:
+def rejects(seen: Evidence) -> Finding:
     """No record and no contact is rejected."""
-    found = health.pull_rejects + health.push_rejects
-    rate = health.pull_rejects / health.landed if health.landed else 0.0
+    health = seen.health
     figures = {
         "pull_rejects": health.pull_rejects,
         "push_rejects": health.push_rejects,
         "landed": health.landed,
-        "reject_rate": round(rate, 6),
+        "reject_rate": round(health.pull_rejects / health.landed, 6) if health.landed else 0.0,
     }
-    text = "crm-pipeline rejects list tells which and why" if found else ""
+    found = health.pull_rejects + health.push_rejects
+    text = "crm-pipeline rejects list says which and why" if found else ""
     return Finding(passed=not found, figures=figures, text=text)
 
 
-def counts_add_up(health: Health, _now: datetime) -> Finding:
-    """Every record ended somewhere or still waits, and every rejected one has its reasons kept."""
-    ended = sum(health.outcomes.values())
+def counts_add_up(seen: Evidence) -> Finding:
+    """Every record ended somewhere or waits, and every rejected one has its reasons kept."""
+    health = seen.health
     rejected = health.outcomes.get("rejected", 0)
-    # A record that is tried again waits, and its old reasons stay until it has got through.
+    # A record that is tried again waits; its old reasons stay until it has got through.
     explained = rejected <= health.pull_rejects <= rejected + health.waiting
+    accounted = sum(health.outcomes.values()) + health.waiting == health.landed
     figures = {"landed": health.landed, "waiting": health.waiting, **health.outcomes}
-    return Finding(passed=ended + health.waiting == health.landed and explained, figures=figures)
+    return Finding(passed=accounted and explained, figures=figures)
 
 
-def known_choices(health: Health, _now: datetime) -> Finding:
+def known_choices(seen: Evidence) -> Finding:
     """No other program wrote a deal status or task status that nobody knows."""
-    odd = {"deal_status": health.odd_deal_status, "status": health.odd_status}
-    return Finding(passed=not any(odd.values()), figures={**odd, "contacts": health.contacts})
+    odd = {"deal_status": seen.health.odd_deal_status, "status": seen.health.odd_status}
+    return Finding(passed=not any(odd.values()), figures={**odd, "contacts": seen.health.contacts})
 
 
-def one_row_each(health: Health, _now: datetime) -> Finding:
-    """No person has two rows under two spellings of one WhatsApp id."""
-    figures = {"doubled": health.doubled, "contacts": health.contacts}
-    return Finding(passed=not health.doubled, figures=figures)
+def one_row_each(seen: Evidence) -> Finding:
+    """Nobody has two rows, under two spellings of one WhatsApp id."""
+    figures = {"doubled": seen.health.doubled, "contacts": seen.health.contacts}
+    return Finding(passed=not seen.health.doubled, figures=figures)
 
 
 CONNECTION_RULES: tuple[Rule, ...] = (freshness,)
@@ -115,13 +102,13 @@ def _specs(asset: dg.AssetsDefinition, rules: Sequence[Rule]) -> list[dg.AssetCh
 
 
 def _results(
-    asset: dg.AssetsDefinition, rules: Sequence[Rule], external_crm: ExternalCrm
+    asset: dg.AssetsDefinition, rules: Sequence[Rule], external_crm: ExternalCrm, database: Database
 ) -> Iterator[dg.AssetCheckResult]:
-    with external_crm.service() as service:
-        health = Health(**service.health())
-    now = instants.now()
+    with external_crm.service(database) as service:
+        interval = timedelta(minutes=service.settings.external_crm_sync_interval)
+        seen = Evidence(service.health(), service.polling, interval, instants.now())
     for rule in rules:
-        finding = rule(health, now)
+        finding = rule(seen)
         yield dg.AssetCheckResult(
             asset_key=asset.key,
             check_name=rule.__name__,
@@ -133,12 +120,12 @@ def _results(
 
 
 @dg.multi_asset_check(specs=_specs(external_contacts, CONNECTION_RULES))
-def connection_checks(external_crm: ExternalCrm) -> Iterator[dg.AssetCheckResult]:
+def connection_checks(external_crm: ExternalCrm, database: Database) -> Iterator[dg.AssetCheckResult]:
     """Look after the connection."""
-    yield from _results(external_contacts, CONNECTION_RULES, external_crm)
+    yield from _results(external_contacts, CONNECTION_RULES, external_crm, database)
 
 
 @dg.multi_asset_check(specs=_specs(contacts, CONTACT_RULES))
-def contact_checks(external_crm: ExternalCrm) -> Iterator[dg.AssetCheckResult]:
+def contact_checks(external_crm: ExternalCrm, database: Database) -> Iterator[dg.AssetCheckResult]:
     """Look after the contacts, in one reading of the database."""
-    yield from _results(contacts, CONTACT_RULES, external_crm)
+    yield from _results(contacts, CONTACT_RULES, external_crm, database)

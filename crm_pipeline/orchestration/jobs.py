@@ -5,6 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from crm_pipeline.orchestration.assets import contacts, external_contacts, outbound_push
+from crm_pipeline.orchestration.checks import connection_checks
 from crm_pipeline.orchestration.loaded import SETTINGS
 
 CONNECTION_TAG = "crm/connection"
@@ -24,7 +25,8 @@ pull_job = dg.define_asset_job(
 )
 push_job = dg.define_asset_job(
     "push_job",
-    selection=[outbound_push],
+    # With the check: right after a pull nothing is ever stale, before a push it may be.
+    selection=dg.AssetSelection.assets(outbound_push) | dg.AssetSelection.checks(connection_checks),
     tags=TAGS,
     executor_def=dg.in_process_executor,
     description="Writes changed contacts back to the CRM",

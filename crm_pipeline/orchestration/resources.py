@@ -1,7 +1,6 @@
 """Resources: credentials and lifetimes, their secrets unreadable in the web interface."""
 
-# No ``from __future__ import annotations`` here: Dagster reads nested resources from the annotations
-# themselves and does not resolve postponed ones.
+from __future__ import annotations
 
 import os
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ import dagster as dg
 from pydantic import Field
 
 from crm_pipeline.orchestration.safely import told_safely
-from crm_pipeline.settings import Settings, load_settings
+from crm_pipeline.settings import load_settings
 
 if TYPE_CHECKING:
     from crm_pipeline.service import ExternalCrmService
@@ -29,33 +28,26 @@ class Database(dg.ConfigurableResource[Any]):
 
 
 class ExternalCrm(dg.ConfigurableResource[Any]):
-    """The CRM account, and the sync between it and the database."""
+    """The CRM account; all else about it is in the settings and the connection file."""
 
-    database: dg.ResourceDependency[Database]
     api_key: str | None = Field(
-        None, description="credential; EXTERNAL_CRM_API_KEY when not given", json_schema_extra=_SECRET
+        None, description="Credential; EXTERNAL_CRM_API_KEY when not given", json_schema_extra=_SECRET
     )
 
-    def settings(self) -> Settings:
-        """Return the settings with what this resource says otherwise.
-
-        Raises:
-            SettingsError: a variable or the connection file cannot be used.
-        """
-        said: dict[str, Any] = {"database_url": self.database.url, "external_crm_api_key": self.api_key}
-        return load_settings(**{name: value for name, value in said.items() if value is not None})
-
     @contextmanager
-    def service(self, run_id: str = "") -> Iterator["ExternalCrmService"]:
-        """Open the service, or the subclass of it that ``EXTERNAL_CRM_SERVICE`` names.
+    def service(self, database: Database, run_id: str = "") -> Iterator[ExternalCrmService]:
+        """Open the sync of the CRM and a database: what EXTERNAL_CRM_SERVICE names, or the plain service.
 
         Raises:
             dagster.Failure: whatever goes wrong inside, in words that may be shown.
         """
         from crm_pipeline.service import service_from_settings  # noqa: PLC0415 - not needed to load definitions
 
-        with told_safely(), service_from_settings(self.settings(), run_id) as service:
-            yield service
+        given: dict[str, Any] = {"database_url": database.url, "external_crm_api_key": self.api_key}
+        with told_safely():
+            settings = load_settings(**{name: value for name, value in given.items() if value is not None})
+            with service_from_settings(settings, run_id) as service:
+                yield service
 
 
 def variable(name: str) -> dg.EnvVar | None:

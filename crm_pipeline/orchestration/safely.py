@@ -13,7 +13,7 @@ from crm_pipeline.connectors.base import ConnectorError
 from crm_pipeline.settings import SettingsError
 from crm_pipeline.sync.errors import SyncError
 
-_FRAMES = 5
+_FRAMES = 8
 
 
 @contextmanager

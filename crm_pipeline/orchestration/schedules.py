@@ -10,7 +10,7 @@ import dagster as dg
 from crm_pipeline.orchestration.assets import DAYS, Mode, PullConfig, external_contacts
 from crm_pipeline.orchestration.jobs import pull_job, sync_job
 from crm_pipeline.orchestration.loaded import SETTINGS
-from crm_pipeline.orchestration.resources import ExternalCrm
+from crm_pipeline.orchestration.resources import Database, ExternalCrm
 from crm_pipeline.orchestration.runs import last_requested, under_way
 from crm_pipeline.settings import PushMode
 
@@ -74,21 +74,20 @@ def days_to_read(watermark: datetime | None, now: datetime) -> tuple[str, str]:
     description="Polls the CRM every EXTERNAL_CRM_SYNC_INTERVAL minutes while polling is switched on",
 )
 def polling_schedule(
-    context: dg.ScheduleEvaluationContext, external_crm: ExternalCrm
+    context: dg.ScheduleEvaluationContext, external_crm: ExternalCrm, database: Database
 ) -> dg.RunRequest | dg.SkipReason:
     """Ask for a poll when one is due."""
     now = context.scheduled_execution_time
-    settings = external_crm.settings()
-    with external_crm.service() as service:
-        active, started, watermark = service.polling, service.last_poll_at, service.watermark
     asked = last_requested(context.instance, "polling_schedule")
-    polling = Polling(
-        enabled=settings.external_crm_enabled,
-        active=active,
-        interval=settings.external_crm_sync_interval,
-        last=max((time for time in (started, asked) if time is not None), default=None),
-        under_way=under_way(context.instance, {pull_job.name, sync_job.name}),
-    )
+    with external_crm.service(database) as service:
+        started, watermark = service.last_poll_at, service.watermark
+        polling = Polling(
+            enabled=service.settings.external_crm_enabled,
+            active=service.polling,
+            interval=service.settings.external_crm_sync_interval,
+            last=max((time for time in (started, asked) if time is not None), default=None),
+            under_way=under_way(context.instance, {pull_job.name, sync_job.name}),
+        )
     reason = reason_to_wait(polling, now)
     return dg.SkipReason(reason) if reason else _poll(*days_to_read(watermark, now))
 

@@ -94,9 +94,12 @@ class GenericCrm:
         faults: Faults | None = None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        """Hold ``records``; those without ``id`` or ``updated_at`` are given theirs.
+        """Hold ``records``; those without ``id`` or ``updated_at`` (ISO with zone) are given theirs.
 
         ``clock`` tells the time of changes; stamps strictly increase whatever it says.
+
+        Raises:
+            ValueError: two records share an id, or a time cannot be read.
         """
         self.options = options or CrmOptions()
         self.lock = threading.RLock()
@@ -164,7 +167,7 @@ class GenericCrm:
 
     # --- what people and programs do to records ---------------------------------
 
-    def create(self, **fields: Any) -> dict[str, Any]:
+    def create(self, /, **fields: Any) -> dict[str, Any]:
         """Add a record with a new id and return it. Nothing is checked, as in an import by hand.
 
         Raises:
@@ -180,7 +183,7 @@ class GenericCrm:
             self._shelf.add(row)
             return self._announce(row)
 
-    def edit(self, record_id: str, **fields: Any) -> dict[str, Any]:
+    def edit(self, record_id: str, /, **fields: Any) -> dict[str, Any]:
         """Change some attributes of a record and return it. Mends a record that was handed out broken.
 
         Raises:
@@ -190,7 +193,7 @@ class GenericCrm:
             old = self.row(record_id)
             return self._change(old, old.record | _writable(fields))
 
-    def replace(self, record_id: str, **fields: Any) -> dict[str, Any]:
+    def replace(self, record_id: str, /, **fields: Any) -> dict[str, Any]:
         """Put a whole record in the place of the old one; attributes not given are gone.
 
         Raises:
@@ -231,7 +234,9 @@ class GenericCrm:
         """
         unique = self.options.rewrite.field(self.options.unique, value)
         with self.lock:
-            horizon = self._clock() - timedelta(seconds=self.options.search_lag)
+            # Stamps run ahead of a clock that stands still.
+            present = max(self._clock(), self._stamped)
+            horizon = present - timedelta(seconds=self.options.search_lag)
             return [row for row in self._shelf.holding(unique) if row.unique_since <= horizon]
 
     def now(self) -> str:
@@ -264,13 +269,14 @@ class GenericCrm:
             record_id = str(record.pop("id", self._next_id))
             if record_id.isdecimal():
                 self._next_id = max(self._next_id, int(record_id) + 1)
-            updated_at = record.pop("updated_at", None)
-            if updated_at is None:
-                updated_at = self._stamp()
+            changed = record.pop("updated_at", None)
+            if changed is None:
+                stamp = self._stamp()
             else:
-                self._stamped = max(self._stamped, datetime.fromisoformat(updated_at))
+                moment = datetime.fromisoformat(changed).astimezone(UTC)
+                self._stamped, stamp = max(self._stamped, moment), iso(moment)
             self._next_seq = seq + 1
-            yield self._row(seq, record_id, record, updated_at, first=True)
+            yield self._row(seq, record_id, record, stamp, first=True)
 
     def _row(
         self, seq: int, record_id: str, fields: dict[str, Any], updated_at: str, *, first: bool = False

@@ -239,14 +239,20 @@ class FaultTurns:
             return "rate_limit"
         if kind == "list" and faults.foreign_redirect:
             return "foreign_redirect"
-        names = ["server_error", "html_login", "error_in_200"]
-        names += (
-            ["cut_before_write", "cut_after_write"]
-            if kind == "write"
-            else ["truncated_json", "cut_in_answer"]
-        )
-        for name in names:
-            if self._turn(name, getattr(faults, name)):
+        periods = {
+            "server_error": faults.server_error,
+            "html_login": faults.html_login,
+            "error_in_200": faults.error_in_200,
+        }
+        if kind == "write":
+            periods |= {
+                "cut_before_write": faults.cut_before_write,
+                "cut_after_write": faults.cut_after_write,
+            }
+        else:
+            periods |= {"truncated_json": faults.truncated_json, "cut_in_answer": faults.cut_in_answer}
+        for name, every in periods.items():
+            if self._turn(name, every):
                 return name
         return "slow_drip" if kind == "list" and faults.slow_drip else ""
 

@@ -73,10 +73,12 @@ class Shelf:
     """Rows by id, in both orders and by unique value. Not thread-safe: its owner locks."""
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
-        """Take rows, in the order of their ``seq``."""
+        """Take rows, in the order of their ``seq``. ``ValueError`` when two share an id."""
         self._created = list(rows)
         self._changed = sorted(self._created, key=_by_change)
         self.by_id = {row.id: row for row in self._created}
+        if len(self.by_id) != len(self._created):
+            raise ValueError("two records share an id")
         self._unique: dict[str, dict[str, None]] = {}
         for row in self._created:
             self._index(row)

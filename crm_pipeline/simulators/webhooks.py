@@ -1,4 +1,7 @@
-"""Telling a receiver of every change, in the guide's webhook format, from a thread of its own."""
+"""Telling a receiver of every change, in the guide's webhook format, from a thread of its own.
+
+Deletions are not told: that format has no word for them.
+"""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def load(tx: Connection, ids: Collection[str]) -> dict[str, StoredContact]:
     query = (
         sa.select(contacts).where(contacts.c.id.in_(sorted(ids))).order_by(contacts.c.id).with_for_update()
     )
-    return {row.id: _stored(row) for row in tx.execute(query)}
+    return {row["id"]: _stored(row) for row in tx.execute(query).mappings()}
 
 
 def resolve(tx: Connection, canonical_ids: Collection[str]) -> dict[str, str]:
@@ -144,7 +144,7 @@ def to_push(
     )
     if only is not None:
         query = sa.select(contacts).where(contacts.c.id == only)
-    return [_stored(row) for row in tx.execute(query)]
+    return [_stored(row) for row in tx.execute(query).mappings()]
 
 
 def count_to_push(tx: Connection, connection: str, now: datetime) -> int:
@@ -185,8 +185,8 @@ def oddly_spelled(tx: Connection) -> list[str]:
     return list(tx.execute(query).scalars())
 
 
-def _stored(row: sa.Row[Any]) -> StoredContact:
-    data = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public way to a mapping
+def _stored(row: sa.RowMapping) -> StoredContact:
+    data: dict[str, Any] = {str(name): value for name, value in row.items()}
     return StoredContact(
         row_version=data.pop("row_version"),
         pushed_version=data.pop("pushed_version"),

@@ -24,7 +24,6 @@ class Intent:
     sent: dict[str, Any]
     contact_version: int
     created_at: datetime
-    closed_at: datetime | None = None
 
 
 _COLUMNS = (
@@ -35,7 +34,6 @@ _COLUMNS = (
     intents.c.sent,
     intents.c.contact_version,
     intents.c.created_at,
-    intents.c.closed_at,
 )
 
 
@@ -71,6 +69,17 @@ def close(tx: Connection, states: Sequence[tuple[str, str]], at: datetime) -> No
         tx.execute(statement, [{"key": key, "new_state": state, "at": at} for key, state in states])
 
 
+def name_records(tx: Connection, found: Sequence[tuple[str, str | None]]) -> None:
+    """Say which records these intents turned out to be about: id and external id."""
+    if found:
+        statement = (
+            intents.update()
+            .where(intents.c.id == sa.bindparam("key"))
+            .values(external_id=sa.bindparam("new_external_id"))
+        )
+        tx.execute(statement, [{"key": key, "new_external_id": external_id} for key, external_id in found])
+
+
 def all_open(tx: Connection, connection: str) -> list[Intent]:
     """Writes nobody knows the end of."""
     return _load(tx, connection, intents.c.state == "open")
@@ -82,20 +91,6 @@ def open_of(tx: Connection, connection: str, contact_ids: Collection[str]) -> di
         return {}
     found = _load(tx, connection, intents.c.state == "open", intents.c.contact_id.in_(contact_ids))
     return {intent.contact_id: intent for intent in found}
-
-
-def confirmed_since(
-    tx: Connection, connection: str, contact_ids: Collection[str], since: datetime
-) -> list[Intent]:
-    """Writes to these contacts' records that were confirmed at or after a moment."""
-    if not contact_ids:
-        return []
-    conditions = (
-        intents.c.state == "confirmed",
-        intents.c.contact_id.in_(contact_ids),
-        intents.c.closed_at >= since,
-    )
-    return _load(tx, connection, *conditions)
 
 
 def _load(tx: Connection, connection: str, *conditions: sa.ColumnElement[bool]) -> list[Intent]:

@@ -47,22 +47,21 @@ class LandingCounts:
 
 
 def land(tx: Connection, connection: str, arrivals: Iterable[Arrival], run_id: str) -> LandingCounts:
-    """Store what is new; content that is already the current one costs nothing."""
+    """Store what is new; content that is already the current one costs nothing.
+
+    What was read last counts, whatever its modified time: a CRM's clock may be set back.
+    """
     newest: dict[str, Arrival] = {}
     total = 0
     for arrival in arrivals:
         total += 1
-        other = newest.get(arrival.external_id)
-        if other is None or not _older(arrival.modified_at, other.modified_at):
-            newest[arrival.external_id] = arrival
+        newest[arrival.external_id] = arrival
     known = _current(tx, connection, list(newest))
     fresh = [arrival for key, arrival in newest.items() if key not in known]
     changed = [
         arrival
         for key, arrival in newest.items()
-        if key in known
-        and arrival.content_hash != known[key].content_hash
-        and not _older(arrival.modified_at, known[key].modified_at)
+        if key in known and arrival.content_hash != known[key].content_hash
     ]
     if changed:
         _replace(tx, [known[arrival.external_id].id for arrival in changed])
@@ -174,10 +173,6 @@ def _row(arrival: Arrival, connection: str, run_id: str) -> dict[str, Any]:
         "run_id": run_id,
         "current": True,
     }
-
-
-def _older(left: datetime | None, right: datetime | None) -> bool:
-    return left is not None and right is not None and left < right
 
 
 def payload(tx: Connection, row_id: int) -> str | None:

@@ -40,6 +40,15 @@ class Conflict:
     record_id: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class OpenConflict:
+    """A conflict that waits for a person."""
+
+    id: int
+    external: Any
+    internal: Any
+
+
 def write_changes(tx: Connection, connection: str, changes: Iterable[Change], run_id: str) -> None:
     """Add to the history."""
     rows = [
@@ -92,18 +101,22 @@ def write_conflicts(
         tx.execute(conflicts.insert(), rows)
 
 
-def open_fields(tx: Connection, connection: str, contact_ids: Collection[str]) -> dict[str, dict[str, int]]:
-    """Fields that wait for a person, with their conflict's id, by contact."""
+def open_fields(
+    tx: Connection, connection: str, contact_ids: Collection[str]
+) -> dict[str, dict[str, OpenConflict]]:
+    """Fields that wait for a person, by contact."""
     if not contact_ids:
         return {}
-    query = sa.select(conflicts.c.contact_id, conflicts.c.field, conflicts.c.id).where(
+    query = sa.select(
+        conflicts.c.contact_id, conflicts.c.field, conflicts.c.id, conflicts.c.external, conflicts.c.internal
+    ).where(
         conflicts.c.connection == connection,
         conflicts.c.state == "open",
         conflicts.c.contact_id.in_(contact_ids),
     )
-    held: dict[str, dict[str, int]] = {}
+    held: dict[str, dict[str, OpenConflict]] = {}
     for row in tx.execute(query):
-        held.setdefault(row.contact_id, {})[row.field] = row.id
+        held.setdefault(row.contact_id, {})[row.field] = OpenConflict(row.id, row.external, row.internal)
     return held
 
 

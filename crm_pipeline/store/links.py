@@ -24,7 +24,6 @@ class Link:
     assumed: list[str] = field(default_factory=list)
     edits: dict[str, list[Any]] = field(default_factory=dict)
     external_modified_at: datetime | None = None
-    pushed_at: datetime | None = None
     external_deleted_at: datetime | None = None
     contact_deleted_at: datetime | None = None
 
@@ -37,7 +36,6 @@ _COLUMNS = (
     links.c.assumed,
     links.c.edits,
     links.c.external_modified_at,
-    links.c.pushed_at,
     links.c.external_deleted_at,
     links.c.contact_deleted_at,
 )
@@ -102,7 +100,6 @@ def _row(connection: str, link: Link) -> dict[str, Any]:
         "assumed": link.assumed or None,
         "edits": link.edits or None,
         "external_modified_at": link.external_modified_at,
-        "pushed_at": link.pushed_at,
         "external_deleted_at": link.external_deleted_at,
         "contact_deleted_at": link.contact_deleted_at,
     }

@@ -78,7 +78,6 @@ links = sa.Table(
     # Contact values noticed as changed and not settled yet: field -> [value, when].
     sa.Column("edits", Json),
     sa.Column("external_modified_at", Instant),
-    sa.Column("pushed_at", Instant),
     sa.Column("external_deleted_at", Instant),
     sa.Column("contact_deleted_at", Instant),
     sa.Column("created_at", Instant, nullable=False, server_default=utc_now()),
@@ -129,7 +128,6 @@ intents = sa.Table(
 )
 sa.Index("uq_intents_open", intents.c.connection, intents.c.contact_id, unique=True,
          sqlite_where=sa.text("state = 'open'"), postgresql_where=sa.text("state = 'open'"))  # fmt: skip
-sa.Index("ix_intents_contact", intents.c.connection, intents.c.contact_id, intents.c.closed_at)
 
 contact_changes = sa.Table(
     "contact_changes",

@@ -82,9 +82,8 @@ def _apply_rows(context: Context, tx: Transaction, rows: list[Landed]) -> _Done:
         return done
     work = Workset(tx, context.name, context.mapping)
     mapped = _mapped(context, rows, work, done)
-    oldest_read = min(row.read_at for row in rows)
     now = context.clock()
-    work.load([row.external_id for row in rows], identities(values for _, values in mapped), oldest_read, now)
+    work.load([row.external_id for row in rows], identities(values for _, values in mapped), now)
     settler = Settler(work, context.mapping, context.connection.merge, now)
     for row, values in mapped:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from crm_pipeline.store.links import Link
@@ -24,8 +25,10 @@ class PlannedWrite:
     """What the CRM was last seen to hold in the fields written."""
     sent: Values
     payload: dict[str, Any]
-    known: dict[str, Any] | None
-    """The record as last read."""
+    expected: datetime | None
+    """The record's modified time as last read."""
+    shown: frozenset[str]
+    """Keys a full record has: an answer with fewer shows only a part of it."""
 
 
 def plan_write(
@@ -67,7 +70,8 @@ def plan_write(
         before={name: external[name] for name in dirty if name in external},
         sent=sent,
         payload=payload,
-        known=known,
+        expected=link.external_modified_at if link is not None else None,
+        shown=frozenset(known if known is not None else payload),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -16,15 +16,18 @@ from crm_pipeline.connectors.base import ConnectorError, Record, Write, WriteRes
 from crm_pipeline.store import contacts, intents, landing, ledger, links, rejects
 from crm_pipeline.store.contacts import StoredContact
 from crm_pipeline.store.intents import Intent
-from crm_pipeline.store.ledger import Change
+from crm_pipeline.store.ledger import Change, OpenConflict
 from crm_pipeline.store.links import Link
 from crm_pipeline.store.rejects import NewReject
+from crm_pipeline.sync.apply import apply_landed
 from crm_pipeline.sync.arrivals import arrivals
+from crm_pipeline.sync.coerce import same
 from crm_pipeline.sync.context import Context, Progress, no_progress
 from crm_pipeline.sync.errors import RecordRejected
 from crm_pipeline.sync.mapping import Values
 from crm_pipeline.sync.merge import ABSENT, changed
 from crm_pipeline.sync.plan import PlannedWrite, plan_write
+from crm_pipeline.sync.look import Look
 from crm_pipeline.sync.recovery import recover
 from crm_pipeline.sync.reports import Outcome, Report
 from crm_pipeline.sync.workset import flat
@@ -33,10 +36,16 @@ FIRST_RETRY = timedelta(minutes=1)
 LONGEST_RETRY = timedelta(hours=6)
 
 
-def push_changed(context: Context, progress: Progress = no_progress, only: str | None = None) -> Report:
+def push_changed(
+    context: Context, progress: Progress = no_progress, *, only: str | None = None, just_pulled: bool = False
+) -> Report:
     """Tell the CRM of every contact that changed, or of one.
 
-    Open intents of earlier runs are settled first, in transactions of their own.
+    Unless the caller has ``just_pulled``, the CRM is looked at first: a change made there
+    since the last pull must be merged, not overwritten.
+
+    What has landed is applied first, so that no older read can come after our write; then
+    open intents of earlier runs are settled, in transactions of their own.
 
     Raises:
         ConnectorError: the CRM refuses us or cannot be reached; what was confirmed stands.
@@ -45,11 +54,14 @@ def push_changed(context: Context, progress: Progress = no_progress, only: str |
     report = Report("push")
     started, calls = time.monotonic(), context.connector.calls
     try:
+        apply_landed(context)
         report.pending = recover(context)
+        look = Look(context, done=just_pulled)
         with context.read() as tx:
             total = 1 if only else contacts.count_to_push(tx, context.name, context.clock())
         after = ""
         while batch := _next_batch(context, after, only):
+            look.at(batch)
             _push_batch(context, batch, report)
             progress(report.counts.seen, total)
             after = batch[-1].id
@@ -90,12 +102,14 @@ def _push_batch(context: Context, batch: Sequence[StoredContact], report: Report
                 )
             raise
         with context.write() as tx:
-            _Confirmation(context, tx, asked_at).confirm([intent for intent, _ in part], results, report)
+            _Confirmation(context, tx, asked_at, plan.shown).confirm([i for i, _ in part], results, report)
 
 
 @dataclass(slots=True)
 class _Plan:
     writes: list[tuple[Intent, Write]]
+    shown: dict[str, frozenset[str]]
+    """By intent: the keys a full record has."""
     outcomes: Counter[Outcome]
     waiting: int
 
@@ -108,7 +122,7 @@ def _plan(context: Context, tx: Transaction, batch: Sequence[StoredContact]) -> 
     held = ledger.open_fields(tx, context.name, keys)
     unsettled = intents.open_of(tx, context.name, keys)
     known = landing.payloads(tx, context.name, [link.external_id for link in link_of.values()])
-    plan = _Plan([], Counter(), 0)
+    plan = _Plan([], {}, Counter(), 0)
     settled: list[tuple[str, int]] = []
     refused: list[NewReject] = []
     for contact in rows.values():
@@ -141,32 +155,36 @@ def _plan(context: Context, tx: Transaction, batch: Sequence[StoredContact]) -> 
             plan.outcomes[Outcome.UNCHANGED] += 1
             settled.append((contact.id, contact.row_version))
             continue
-        plan.writes.append(_intend(planned, context.clock()))
+        intent = _intend(planned, context.clock())
+        plan.writes.append(
+            (intent, Write(intent.id, planned.external_id, planned.payload, expected=planned.expected))
+        )
+        plan.shown[intent.id] = planned.shown
     intents.store(tx, context.name, [intent for intent, _ in plan.writes], context.run_id)
     contacts.mark_pushed(tx, settled)
     rejects.write(tx, context.name, refused, context.run_id, context.clock())
     return plan
 
 
-def _intend(planned: PlannedWrite, now: datetime) -> tuple[Intent, Write]:
-    key = str(uuid.uuid4())
-    intent = Intent(
-        key,
-        planned.contact_id,
-        planned.external_id,
-        planned.before,
-        planned.sent,
-        planned.contact_version,
-        now,
+def _intend(planned: PlannedWrite, now: datetime) -> Intent:
+    return Intent(
+        id=str(uuid.uuid4()),
+        contact_id=planned.contact_id,
+        external_id=planned.external_id,
+        before=planned.before,
+        sent=planned.sent,
+        contact_version=planned.contact_version,
+        created_at=now,
     )
-    return intent, Write(key, planned.external_id, planned.payload, planned.known)
 
 
 class _Confirmation:
     """Settles the rows of one answered call, in one transaction."""
 
-    def __init__(self, context: Context, tx: Transaction, asked_at: datetime) -> None:
-        self._context, self._tx, self._asked_at = context, tx, asked_at
+    def __init__(
+        self, context: Context, tx: Transaction, asked_at: datetime, shown: Mapping[str, frozenset[str]]
+    ) -> None:
+        self._context, self._tx, self._asked_at, self._full = context, tx, asked_at, shown
         self._now = context.clock()
         self._new_links: list[Link] = []
         self._links: list[Link] = []
@@ -175,6 +193,8 @@ class _Confirmation:
         self._states: list[tuple[str, str]] = []
         self._rejects: list[NewReject] = []
         self._cleared: list[str] = []
+        self._existing: list[tuple[str, str | None]] = []
+        self._open_fields: dict[str, dict[str, OpenConflict]] = {}
         self._shown: list[Record] = []
         self._nothing_new: list[str] = []
 
@@ -182,6 +202,7 @@ class _Confirmation:
         context, tx = self._context, self._tx
         keys = [intent.contact_id for intent in sent]
         link_of = {link.contact_id: link for link in links.load_by_contact(tx, context.name, keys)}
+        self._open_fields = ledger.open_fields(tx, context.name, keys)
         failures = rejects.attempts(tx, context.name, "push", keys)
         outcomes: Counter[Outcome] = Counter()
         for intent, result in zip(sent, results, strict=True):
@@ -190,6 +211,13 @@ class _Confirmation:
                 outcomes[self._written(intent, result, external_id, link_of.get(intent.contact_id))] += 1
             elif result.status in {WriteStatus.UNKNOWN, WriteStatus.WRITTEN}:
                 # Its end, or the id of what was created, is unknown: the intent stays open.
+                report.pending += 1
+            elif result.status is WriteStatus.REFUSED and result.external_id != intent.external_id:
+                # It exists already, made there meanwhile: read back and merged, never overwritten.
+                self._existing.append((intent.id, result.external_id))
+                report.pending += 1
+            elif result.status is WriteStatus.CHANGED:
+                self._states.append((intent.id, "superseded"))
                 report.pending += 1
             elif result.status is WriteStatus.FAILED:
                 report.pending += 1
@@ -202,6 +230,7 @@ class _Confirmation:
         ledger.write_changes(tx, context.name, self._changes, context.run_id)
         contacts.mark_pushed(tx, self._pushed)
         intents.close(tx, self._states, self._now)
+        intents.name_records(tx, self._existing)
         rejects.write(tx, context.name, self._rejects, context.run_id, self._now)
         rejects.clear(tx, context.name, "push", self._cleared)
         landing.land(tx, context.name, arrivals(context, self._shown, self._asked_at), context.run_id)
@@ -226,7 +255,6 @@ class _Confirmation:
                 link.assumed.append(name)
             elif name in held and name in link.assumed:
                 link.assumed.remove(name)
-        link.pushed_at = self._now
         if result.record is not None and result.record.modified_at is not None:
             link.external_modified_at = result.record.modified_at
         self._states.append((intent.id, "confirmed"))
@@ -238,16 +266,23 @@ class _Confirmation:
         self, result: WriteResult, external_id: str, link: Link, intent: Intent, held: Values
     ) -> None:
         """The answer is a read of the record: it lands, and only news in it needs applying."""
-        if result.record is None:
+        if result.record is None or not self._is_full(intent, result.record):
             return
         self._shown.append(replace(result.record, external_id=external_id))
+        waiting = self._open_fields.get(intent.contact_id, {})
         news = [
             name
             for name, value in held.items()
-            if name not in intent.sent and changed(value, link.external_shadow.get(name, ABSENT))
+            if name not in intent.sent
+            and changed(value, link.external_shadow.get(name, ABSENT))
+            and not (name in waiting and same(value, waiting[name].external))
         ]
         if held and not news:
             self._nothing_new.append(external_id)
+
+    def _is_full(self, intent: Intent, record: Record) -> bool:
+        """An answer that shows a part of the record must not stand for the whole of it."""
+        return isinstance(record.payload, dict) and self._full[intent.id] <= record.payload.keys()
 
     def _held_now(self, result: WriteResult) -> Values:
         """What the CRM made of our values, where its answer shows the record."""

@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from crm_pipeline.connectors.base import Record
-from crm_pipeline.store import intents, landing, links, state
+from crm_pipeline.store import intents, links, state
 from crm_pipeline.store.intents import Intent
 from crm_pipeline.sync.apply import apply_landed
-from crm_pipeline.sync.arrivals import arrivals
 from crm_pipeline.sync.context import Context
+from crm_pipeline.sync.look import apply_read
 from crm_pipeline.sync.pull import pull_new
 
 
@@ -41,7 +40,7 @@ def _read_back_changed(context: Context, waiting: Sequence[Intent]) -> None:
     ids = [intent.external_id for intent in waiting if intent.external_id is not None]
     read_at = context.clock()
     found = context.connector.read(ids)
-    _look_at(context, found, read_at)
+    apply_read(context, found, read_at)
     with context.write() as tx:
         gone = set(ids) - {record.external_id for record in found}
         lost = [
@@ -67,7 +66,7 @@ def _find_created(context: Context, waiting: Sequence[Intent]) -> int:
         if found is None:
             unasked.append(intent)
         else:
-            _look_at(context, found, read_at)
+            apply_read(context, found, read_at)
             _supersede(context, [intent])
     if unasked:
         _read_all_new(context, unasked)
@@ -95,10 +94,3 @@ def _supersede(context: Context, settled: Sequence[Intent]) -> None:
     with context.write() as tx:
         still_open = intents.open_of(tx, context.name, [intent.contact_id for intent in settled])
         intents.close(tx, [(intent.id, "superseded") for intent in still_open.values()], context.clock())
-
-
-def _look_at(context: Context, records: Sequence[Record], read_at: datetime) -> None:
-    """Land records read back and apply them."""
-    with context.write() as tx:
-        landing.land(tx, context.name, arrivals(context, records, read_at), context.run_id)
-    apply_landed(context)

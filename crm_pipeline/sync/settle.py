@@ -12,7 +12,7 @@ from crm_pipeline.contact import NEW_DEAL_STATUS
 from crm_pipeline.store.landing import Landed
 from crm_pipeline.store.ledger import Change, Conflict
 from crm_pipeline.store.links import Link
-from crm_pipeline.sync.coerce import Value, same
+from crm_pipeline.sync.coerce import Value
 from crm_pipeline.sync.errors import RecordRejected
 from crm_pipeline.sync.mapping import FieldMapping, Values
 from crm_pipeline.sync.merge import (
@@ -54,10 +54,8 @@ class Settler:
         contact = self.work.contact(link.contact_id)
         if contact is None:
             return Outcome.SKIPPED  # deleted here; a deleted contact is not brought back by an old record
-        if _older(row.modified_at, link.external_modified_at):
-            return Outcome.UNCHANGED
         self._check_address(contact, values)
-        return self._merge(row, self._without_stale(row, link, contact, values), contact, link)
+        return self._merge(row, values, contact, link)
 
     def delete(self, row: Landed) -> Outcome:
         """The record was deleted in the CRM: its contact is archived, never dropped."""
@@ -104,18 +102,6 @@ class Settler:
         if other is not None and other is not contact:
             raise RecordRejected({"id": AMBIGUOUS_ADDRESS})
 
-    def _without_stale(self, row: Landed, link: Link, contact: Contact, values: Values) -> Values:
-        """Leave out what the record said before our own write reached the CRM."""
-        if link.pushed_at is None or row.read_at > link.pushed_at:
-            return values
-        outdated = {
-            name
-            for intent in self.work.confirmed_after(contact, row.read_at)
-            for name, before in intent.before.items()
-            if name in values and same(values[name], before)
-        }
-        return {name: value for name, value in values.items() if name not in outdated}
-
     def _merge(self, row: Landed, values: Values, contact: Contact, link: Link) -> Outcome:
         intent = self.work.open_intent(contact)
         sent: Mapping[str, Value] = intent.sent if intent is not None else {}
@@ -158,7 +144,7 @@ class Settler:
     def _carry_out(
         self, name: str, state: FieldState, decision: Decision, contact: Contact, link: Link, row: Landed
     ) -> None:
-        conflict_id = self.work.held(contact).get(name)
+        waiting = self.work.held(contact).get(name)
         if decision.verdict in CONFLICTS:
             self.work.conflicts.append(
                 Conflict(
@@ -171,8 +157,8 @@ class Settler:
                     row.id,
                 )
             )
-        elif conflict_id is not None:
-            self.work.settled_conflicts[conflict_id] = "agreed"
+        elif waiting is not None:
+            self.work.settled_conflicts[waiting.id] = "agreed"
         _store_shadow(link.internal_shadow, name, decision.internal_shadow)
         _store_shadow(link.external_shadow, name, decision.external_shadow)
         if name in link.assumed and not decision.assumed:
@@ -235,7 +221,3 @@ _ARRIVED = frozenset({Verdict.WRITE_CONFIRMED, Verdict.REWRITTEN})
 def _store_shadow(shadow: dict[str, Value], name: str, value: object) -> None:
     if value is not ABSENT:
         shadow[name] = value  # type: ignore[assignment]
-
-
-def _older(left: datetime | None, right: datetime | None) -> bool:
-    return left is not None and right is not None and left < right

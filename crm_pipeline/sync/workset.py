@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection as Transaction
 from crm_pipeline.store import contacts, intents, ledger, links, rejects
 from crm_pipeline.store.contacts import ContactWrite, StoredContact
 from crm_pipeline.store.intents import Intent
-from crm_pipeline.store.ledger import Change, Conflict
+from crm_pipeline.store.ledger import Change, Conflict, OpenConflict
 from crm_pipeline.store.links import Link
 from crm_pipeline.store.rejects import NewReject
 from crm_pipeline.sync.coerce import Value
@@ -56,9 +56,8 @@ class Workset:
         self._new_links: dict[str, Link] = {}
         self._changed_links: dict[str, Link] = {}
         self._new_aliases: dict[str, str] = {}
-        self._held: dict[str, dict[str, int]] = {}
+        self._held: dict[str, dict[str, OpenConflict]] = {}
         self._open_intents: dict[str, Intent] = {}
-        self._confirmed: dict[str, list[Intent]] = {}
         self.changes: list[Change] = []
         self.conflicts: list[Conflict] = []
         self.settled_conflicts: dict[int, str] = {}
@@ -66,14 +65,8 @@ class Workset:
         self.new_rejects: list[NewReject] = []
         self.cleared_rejects: list[str] = []
 
-    def load(
-        self,
-        external_ids: Collection[str],
-        canonical_ids: Collection[str],
-        oldest_read: datetime,
-        now: datetime,
-    ) -> None:
-        """Load what records with these ids and identities, read since a moment, may touch."""
+    def load(self, external_ids: Collection[str], canonical_ids: Collection[str], now: datetime) -> None:
+        """Load what records with these ids and identities may touch."""
         self._note_odd_spellings(now)
         self._aliases = contacts.resolve(self._tx, canonical_ids)
         for link in links.load_by_external_id(self._tx, self._connection, external_ids):
@@ -87,13 +80,6 @@ class Workset:
         known = list(self._contacts)
         self._held = ledger.open_fields(self._tx, self._connection, known)
         self._open_intents = intents.open_of(self._tx, self._connection, known)
-        pushed = [
-            link.contact_id
-            for link in self._links.values()
-            if link.pushed_at and link.pushed_at >= oldest_read
-        ]
-        for intent in intents.confirmed_since(self._tx, self._connection, pushed, oldest_read):
-            self._confirmed.setdefault(intent.contact_id, []).append(intent)
 
     def link(self, external_id: str) -> Link | None:
         """The link of a record."""
@@ -136,21 +122,13 @@ class Workset:
         self._aliases[canonical_id] = contact.key
         contact.set("id", canonical_id)
 
-    def held(self, contact: Contact) -> dict[str, int]:
-        """Fields of the contact that wait for a person: field -> conflict id."""
+    def held(self, contact: Contact) -> dict[str, OpenConflict]:
+        """Fields of the contact that wait for a person."""
         return self._held.get(contact.key, {})
 
     def open_intent(self, contact: Contact) -> Intent | None:
         """A write to the contact's record whose end nobody knows."""
         return self._open_intents.get(contact.key)
-
-    def confirmed_after(self, contact: Contact, moment: datetime) -> list[Intent]:
-        """Our writes to the contact's record that the CRM confirmed at or after a moment."""
-        return [
-            i
-            for i in self._confirmed.get(contact.key, [])
-            if i.closed_at is not None and i.closed_at >= moment
-        ]
 
     def save(self, run_id: str, at: datetime) -> None:
         """Write everything, in an order the keys allow."""

@@ -5,13 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, ClassVar
+
+import dagster as dg
 
 from crm_pipeline.orchestration.resources import Database, ExternalCrm
 from crm_pipeline.orchestration.safely import told_safely
 from crm_pipeline.settings import Settings, load_settings
+from crm_pipeline.sync.health import Health
 from crm_pipeline.sync.reports import Counts, Report
+
+WELL = Health(
+    last_read_at=datetime(2026, 3, 4, 11, 40, tzinfo=UTC),
+    outcomes={"created": 80, "updated": 5, "unchanged": 5, "skipped": 10, "rejected": 0},
+    waiting=0,
+    landed=100,
+    pull_rejects=0,
+    push_rejects=0,
+    contacts=90,
+    odd_deal_status=0,
+    odd_status=0,
+    doubled=0,
+)
+"""A healthy database."""
 
 
 @dataclass
@@ -22,9 +39,12 @@ class FakeService:
     last_poll_at: datetime | None = None
     watermark: datetime | None = None
     changes: int = 0
-    counts: Counts = field(default_factory=lambda: Counts(created=1, updated=2, unchanged=3, skipped=4, rejected=5))
-    summary: dict[str, Any] = field(default_factory=dict)
+    counts: Counts = field(
+        default_factory=lambda: Counts(created=1, updated=2, unchanged=3, skipped=4, rejected=5)
+    )
+    summary: Health = WELL
     error: Exception | None = None
+    settings: Settings = field(default_factory=lambda: settings())  # noqa: PLW0108 - defined further on
     asked: list[tuple[object, ...]] = field(default_factory=list)
 
     def pull(self, since: datetime | None = None, until: datetime | None = None) -> Report:
@@ -49,7 +69,7 @@ class FakeService:
         self.asked.append(("changes_pending",))
         return self.changes
 
-    def health(self) -> dict[str, Any]:
+    def health(self) -> Health:
         """See ``ExternalCrmService``."""
         return self.summary
 
@@ -60,27 +80,28 @@ class FakeService:
         return Report(step, self.counts, api_calls=6, duration_seconds=1.5, watermark=self.watermark, pages=8)
 
 
+def settings(**variables: Any) -> Settings:
+    """Settings of an enabled connection, with these variables."""
+    usual = {"external_crm_enabled": True, "external_crm_api_url": "https://crm.example"}
+    return load_settings(**{**usual, **variables})
+
+
 class FakeCrm(ExternalCrm):
-    """The resource around a fake service; ``FakeCrm.around`` makes one."""
+    """The resource around a fake service."""
 
     fake: ClassVar[FakeService]
-    variables: ClassVar[dict[str, Any]]
-
-    def settings(self) -> Settings:
-        """Return the default settings with these variables."""
-        return load_settings(**self.variables)
 
     @contextmanager
-    def service(self, run_id: str = "") -> Iterator[Any]:
-        """Lend the fake."""
+    def service(self, database: Database, run_id: str = "") -> Iterator[Any]:  # noqa: ARG002
+        """Lend the fake; ``database`` is not needed."""
         self.fake.asked.append(("opened", run_id))
         with told_safely():
             yield self.fake
 
-    @staticmethod
-    def around(service: FakeService, **variables: Any) -> FakeCrm:
-        """Make a resource of a class of its own: Dagster copies resources, classes it keeps."""
-        usual = {"external_crm_enabled": True, "external_crm_api_url": "https://crm.example"}
-        kind = type("FakeCrm", (FakeCrm,), {"fake": service, "variables": {**usual, **variables}})
-        resource: FakeCrm = kind(database=Database())
-        return resource
+
+def resources(service: FakeService) -> dict[str, dg.ConfigurableResource[Any]]:
+    """Resources around a fake service. Dagster copies resources; the class it keeps."""
+    return {
+        "external_crm": type("OneFakeCrm", (FakeCrm,), {"fake": service})(),
+        "database": Database(url=None),
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from itertools import pairwise
 
 import dagster as dg
 import pytest
@@ -18,7 +18,8 @@ from crm_pipeline.orchestration.schedules import (
     polling_schedule,
     reason_to_wait,
 )
-from crm_pipeline_tests.orchestration.fakes import FakeCrm, FakeService
+from crm_pipeline_tests.orchestration.fakes import FakeService, resources, settings
+from crm_pipeline_tests.orchestration.history import add_run
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -44,9 +45,9 @@ def _polls(interval: int, start: datetime, delays: list[float], until: int) -> l
     delays=st.lists(st.floats(0, 59.9), min_size=1, max_size=5),
 )
 def test_gaps_are_the_interval(interval: int, start: int, delays: list[float]) -> None:
-    """Polls lie exactly the interval apart, whatever it is, across midnight, however long runs take to start."""
+    """Polls lie exactly the interval apart: any interval, across midnight, however slowly runs start."""
     asked = _polls(interval, NOON + start * MINUTE, delays, 3 * interval + 1)
-    assert [later - earlier for earlier, later in zip(asked, asked[1:], strict=False)] == [interval * MINUTE] * 3
+    assert [later - earlier for earlier, later in pairwise(asked)] == [interval * MINUTE] * 3
 
 
 @pytest.mark.parametrize("interval", [30, 45, 50, 60, 90, 1440])
@@ -117,21 +118,14 @@ def test_days_that_a_poll_reads(watermark: datetime | None, days: tuple[str, str
     assert days_to_read(watermark, NOON) == days
 
 
-@pytest.fixture
-def instance() -> Any:
-    """Dagster's own storage, in memory."""
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
-
-
 def _tick(
-    instance: dg.DagsterInstance, service: FakeService, now: datetime = NOON, **variables: Any
+    instance: dg.DagsterInstance, service: FakeService, now: datetime = NOON
 ) -> dg.RunRequest | str | None:
     with dg.build_schedule_context(
         instance=instance,
         scheduled_execution_time=now,
         repository_def=defs.get_repository_def(),
-        resources={"external_crm": FakeCrm.around(service, **variables)},
+        resources=resources(service),
     ) as context:
         data = polling_schedule.evaluate_tick(context)
     return data.run_requests[0] if data.run_requests else data.skip_message
@@ -141,7 +135,7 @@ def test_a_due_poll_is_one_incremental_run_over_the_days_it_reads(instance: dg.D
     """The run reads from the watermark on and shows under the days it covers."""
     asked = _tick(instance, FakeService(watermark=NOON - timedelta(days=1)))
     assert isinstance(asked, dg.RunRequest)
-    assert asked.run_config == {"ops": {"external_contacts": {"config": {"mode": "incremental"}}}}
+    assert asked.run_config["ops"] == {"external_contacts": {"config": {"mode": "incremental"}}}
     assert asked.tags["dagster/asset_partition_range_start"] == "2026-03-03"
     assert asked.tags["dagster/asset_partition_range_end"] == "2026-03-04"
     assert asked.run_key is None
@@ -154,21 +148,19 @@ def test_the_flag_in_our_database_decides(instance: dg.DagsterInstance) -> None:
 
 def test_nothing_is_polled_while_disabled(instance: dg.DagsterInstance) -> None:
     """EXTERNAL_CRM_ENABLED wins over the flag."""
-    assert _tick(instance, FakeService(), external_crm_enabled=False) == "EXTERNAL_CRM_ENABLED is false"
+    assert (
+        _tick(instance, FakeService(settings=settings(external_crm_enabled=False)))
+        == "EXTERNAL_CRM_ENABLED is false"
+    )
 
 
 def test_the_interval_counts_from_the_last_start(instance: dg.DagsterInstance) -> None:
     """A poll somebody started by hand counts as well."""
-    service = FakeService(last_poll_at=NOON - 44 * MINUTE)
-    skipped = _tick(instance, service, external_crm_sync_interval=45)
+    every_45 = settings(external_crm_sync_interval=45)
+    service = FakeService(last_poll_at=NOON - 44 * MINUTE, settings=every_45)
+    skipped = _tick(instance, service)
     assert skipped == "the next poll is due in 1 min: every 45 min"
-    assert isinstance(_tick(instance, service, NOON + MINUTE, external_crm_sync_interval=45), dg.RunRequest)
-
-
-def _run(instance: dg.DagsterInstance, job: str, status: dg.DagsterRunStatus, **tags: str) -> str:
-    """Put a run into Dagster's storage as a worker would leave it."""
-    run = dg.DagsterRun(job_name=job, status=status, tags={**defs.resolve_job_def(job).tags, **tags})
-    return instance.add_run(run).run_id
+    assert isinstance(_tick(instance, service, NOON + MINUTE), dg.RunRequest)
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTED])
@@ -177,7 +169,7 @@ def test_a_poll_under_way_is_not_doubled(
     instance: dg.DagsterInstance, job: str, status: dg.DagsterRunStatus
 ) -> None:
     """While a pull or sync is queued or in progress, the schedule waits for it."""
-    run_id = _run(instance, job, status)
+    run_id = add_run(instance, job, status)
     assert _tick(instance, FakeService()) == f"run {run_id} is queued or in progress"
 
 
@@ -189,12 +181,13 @@ def test_other_runs_do_not_hold_a_poll_up(
     instance: dg.DagsterInstance, job: str, status: dg.DagsterRunStatus
 ) -> None:
     """A push in progress only makes the poll queue, and what is over is over."""
-    _run(instance, job, status)
+    add_run(instance, job, status)
     assert isinstance(_tick(instance, FakeService()), dg.RunRequest)
 
 
 def test_a_poll_that_died_before_it_began_is_not_repeated_each_minute(instance: dg.DagsterInstance) -> None:
     """A run the schedule asked for counts, even where our database never heard of it."""
-    _run(instance, "pull_job", dg.DagsterRunStatus.FAILURE, **{"dagster/schedule_name": "polling_schedule"})
+    by_schedule = {"dagster/schedule_name": "polling_schedule"}
+    add_run(instance, "pull_job", dg.DagsterRunStatus.FAILURE, **by_schedule)
     skipped = _tick(instance, FakeService(), datetime.now(UTC) + 5 * MINUTE)
     assert skipped == "the next poll is due in 25 min: every 30 min"

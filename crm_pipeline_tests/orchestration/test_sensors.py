@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Any
 
 import dagster as dg
 import pytest
@@ -13,24 +11,21 @@ from crm_pipeline import instants
 from crm_pipeline.definitions import defs
 from crm_pipeline.orchestration.runs import rests_until
 from crm_pipeline.orchestration.sensors import contact_change_sensor
-from crm_pipeline_tests.orchestration.fakes import FakeCrm, FakeService
+from crm_pipeline_tests.orchestration.fakes import FakeService, resources, settings
+from crm_pipeline_tests.orchestration.history import add_run
 
 FAILURE, SUCCESS = dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS
 
 
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    """Dagster's own storage, in memory."""
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
+def _auto(changes: int = 0) -> FakeService:
+    return FakeService(changes=changes, settings=settings(external_crm_push="auto"))
 
 
-def _tick(instance: dg.DagsterInstance, service: FakeService, **variables: Any) -> list[dg.RunRequest] | str | None:
-    variables = {"external_crm_push": "auto", **variables}
+def _tick(instance: dg.DagsterInstance, service: FakeService) -> list[dg.RunRequest] | str | None:
     with dg.build_sensor_context(
         instance=instance,
         definitions=defs,
-        resources={"external_crm": FakeCrm.around(service, **variables)},
+        resources=resources(service),
     ) as context:
         data = contact_change_sensor.evaluate_tick(context)
     return list(data.run_requests or []) or data.skip_message
@@ -38,26 +33,26 @@ def _tick(instance: dg.DagsterInstance, service: FakeService, **variables: Any) 
 
 def _ended(instance: dg.DagsterInstance, *statuses: dg.DagsterRunStatus, job: str = "push_job") -> None:
     for status in statuses:
-        instance.add_run(dg.DagsterRun(job_name=job, status=status, tags=defs.resolve_job_def(job).tags))
+        add_run(instance, job, status)
 
 
 def test_changed_contacts_are_pushed_by_one_run(instance: dg.DagsterInstance) -> None:
     """However many wait, one run without a run key takes them all."""
-    asked = _tick(instance, FakeService(changes=20_000))
+    asked = _tick(instance, _auto(changes=20_000))
     assert isinstance(asked, list)
     assert [request.run_key for request in asked] == [None]
 
 
 def test_the_same_change_is_asked_for_again_after_its_run(instance: dg.DagsterInstance) -> None:
     """What still waits after a run is pushed by the next one: the row's state counts, not a key."""
-    _tick(instance, FakeService(changes=1))
+    _tick(instance, _auto(changes=1))
     _ended(instance, SUCCESS)
-    assert isinstance(_tick(instance, FakeService(changes=1)), list)
+    assert isinstance(_tick(instance, _auto(changes=1)), list)
 
 
 def test_nothing_changed_starts_nothing(instance: dg.DagsterInstance) -> None:
     """An idle tick asks the database one question."""
-    service = FakeService()
+    service = _auto()
     assert _tick(instance, service) == "no contact has changed"
     assert service.asked == [("opened", ""), ("changes_pending",)]
 
@@ -65,22 +60,22 @@ def test_nothing_changed_starts_nothing(instance: dg.DagsterInstance) -> None:
 @pytest.mark.parametrize("mode", ["manual", "off"])
 def test_only_auto_pushes_by_itself(instance: dg.DagsterInstance, mode: str) -> None:
     """A first write into somebody's CRM must be wanted: the database is not even asked."""
-    service = FakeService(changes=1)
-    assert _tick(instance, service, external_crm_push=mode) == f"EXTERNAL_CRM_PUSH is {mode}"
-    assert service.asked == []
+    service = FakeService(changes=1, settings=settings(external_crm_push=mode))
+    assert _tick(instance, service) == f"EXTERNAL_CRM_PUSH is {mode}"
+    assert service.asked == [("opened", "")]
 
 
 def test_disabled_pushes_nothing(instance: dg.DagsterInstance) -> None:
     """EXTERNAL_CRM_ENABLED wins over everything."""
-    service = FakeService(changes=1)
-    assert _tick(instance, service, external_crm_enabled=False) == "EXTERNAL_CRM_ENABLED is false"
+    service = FakeService(changes=1, settings=settings(external_crm_enabled=False))
+    assert _tick(instance, service) == "EXTERNAL_CRM_ENABLED is false"
 
 
 @pytest.mark.parametrize("job", ["push_job", "sync_job"])
 def test_a_push_under_way_is_not_doubled(instance: dg.DagsterInstance, job: str) -> None:
     """While a push or a sync is queued or in progress, the sensor waits for it."""
     _ended(instance, dg.DagsterRunStatus.QUEUED, job=job)
-    skipped = _tick(instance, FakeService(changes=1))
+    skipped = _tick(instance, _auto(changes=1))
     assert isinstance(skipped, str)
     assert skipped.endswith("is queued or in progress")
 
@@ -88,7 +83,7 @@ def test_a_push_under_way_is_not_doubled(instance: dg.DagsterInstance, job: str)
 def test_a_failed_push_rests(instance: dg.DagsterInstance) -> None:
     """A push that just failed is not tried again ten seconds later."""
     _ended(instance, FAILURE)
-    skipped = _tick(instance, FakeService(changes=1))
+    skipped = _tick(instance, _auto(changes=1))
     assert isinstance(skipped, str)
     assert skipped.startswith("the last push failed; the next one may start at")
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from crm_pipeline.simulators.generic import GenericCrm
+import asyncio
+
+from starlette.types import Message
+
+from crm_pipeline.simulators.generic import GenericCrm, create_app
 from crm_pipeline_tests.simulators.conftest import Serve
 
 
@@ -75,3 +79,31 @@ def test_a_wrong_order_is_refused(serve: Serve) -> None:
             assert answer.status_code == 422, (name, body)
             assert answer.json()["error"]["message"]
     assert len(client.crm.records) == 1
+
+
+def test_other_machines_may_not_steer() -> None:
+    """A caller from elsewhere is 403, whatever it asks for."""
+    app, sent = create_app(GenericCrm.seeded(1)), []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    for method, path in (
+        ("GET", "/sim/stats"),
+        ("GET", "/sim/log"),
+        ("POST", "/sim/edit"),
+        ("POST", "/sim/faults"),
+    ):
+        scope = {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "query_string": b"",
+            "headers": [],
+            "client": ("192.0.2.7", 50_000),
+        }
+        asyncio.run(app(scope, receive, send))  # type: ignore[arg-type]
+    assert [message["status"] for message in sent if message["type"] == "http.response.start"] == [403] * 4

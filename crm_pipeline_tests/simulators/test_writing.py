@@ -17,7 +17,7 @@ NOW = datetime(2026, 1, 5, 10, tzinfo=UTC)
 def test_create_answers_the_record_with_its_new_id(serve: Serve) -> None:
     """POST is 201 and the record as stored, unknown attributes kept, read-only ones passed over."""
     client = serve(GenericCrm.seeded(2))
-    sent = {"phone": "6281009999999@c.us", "name": "New", "shoe_size": [42], "id": "1", "updated_at": "never"}
+    sent = {"phone": "6281009999999@c.us", "name": "New", "self": [42], "id": "1", "updated_at": "never"}
     answer = client.call("POST", json=sent)
     record = answer.json()
     assert answer.status_code == 201
@@ -27,8 +27,8 @@ def test_create_answers_the_record_with_its_new_id(serve: Serve) -> None:
         == record["created_at"]
         > max(row["updated_at"] for row in client.crm.records.values() if row["id"] != "100003")
     )
-    assert {name: record[name] for name in ("phone", "name", "shoe_size")} == {
-        name: sent[name] for name in ("phone", "name", "shoe_size")
+    assert {name: record[name] for name in ("phone", "name", "self")} == {
+        name: sent[name] for name in ("phone", "name", "self")
     }
     assert client.call("GET", "/100003").json() == record == client.crm.records["100003"]
 
@@ -219,3 +219,23 @@ def test_single_records_may_be_wrapped(serve: Serve, options: CrmOptions) -> Non
     assert client.call("PATCH", "/100001", json={key: item}).json()[key]["id"] == "100001"
     assert client.crm.records["100001"]["notes"] == "n"
     assert client.call("PATCH", "/100001", json={"notes": "n"}).status_code == 422
+
+
+def test_records_of_ones_own() -> None:
+    """A test may bring its records: given ids and times are kept, missing ones filled in, doubles refused."""
+    given = [{"id": "7", "updated_at": "2026-01-05T17:00:00+07:00", "name": "A"}, {"name": "B"}]
+    crm = GenericCrm(given, clock=lambda: NOW)
+    assert crm.records["7"] == {"id": "7", "name": "A", "updated_at": "2026-01-05T10:00:00.000000Z"}
+    assert [record["name"] for record in crm.records.values()] == ["A", "B"]
+    assert len(crm.create()["id"]) > 0
+    assert len(crm.records) == 3
+    with pytest.raises(ValueError, match="share an id"):
+        GenericCrm([{"id": "7"}, {"id": 7}])
+
+
+def test_a_lookup_without_lag_finds_at_once_while_the_clock_stands_still() -> None:
+    """A new record is found by its phone in the same instant."""
+    crm = GenericCrm.seeded(2, clock=lambda: NOW)
+    for number in range(3):
+        record = crm.create(phone=f"628100999999{number}@c.us")
+        assert [row.id for row in crm.lookup(record["phone"])] == [record["id"]]

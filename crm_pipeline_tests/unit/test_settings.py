@@ -261,6 +261,6 @@ def test_nothing_that_is_shown_holds_a_secret(monkeypatch: pytest.MonkeyPatch) -
     )
     public: dict[str, Any] = settings.public()
     assert SECRET not in repr(settings) + str(settings) + repr(public)
-    assert public["database_url"] == "postgresql+psycopg://u:***@db/crm"
-    assert public["external_crm_api_key"] == "set"
-    assert set(public) == set(Settings.model_fields)
+    assert public["DATABASE_URL"] == "postgresql+psycopg://u:***@db/crm"
+    assert public["EXTERNAL_CRM_API_KEY"] == "set"
+    assert set(public) == set(VARIABLES)

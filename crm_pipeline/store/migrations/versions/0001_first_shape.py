@@ -249,7 +249,6 @@ def _create_tables() -> None:
         sa.Column("closed_at", Instant(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_intents")),
     )
-    op.create_index("ix_intents_contact", "intents", ["connection", "contact_id", "closed_at"], unique=False)
     op.create_index(
         "uq_intents_open",
         "intents",
@@ -275,7 +274,6 @@ def _create_tables() -> None:
         sa.Column("assumed", Json(), nullable=True),
         sa.Column("edits", Json(), nullable=True),
         sa.Column("external_modified_at", Instant(), nullable=True),
-        sa.Column("pushed_at", Instant(), nullable=True),
         sa.Column("external_deleted_at", Instant(), nullable=True),
         sa.Column("contact_deleted_at", Instant(), nullable=True),
         sa.Column("created_at", Instant(), server_default=utc_now(), nullable=False),

@@ -1,0 +1,47 @@
+"""Figures of the whole database, for the checks: each one query, none with a person in it but odd ids."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from crm_pipeline.store.tables import contacts, external_records
+
+_CANONICAL = r"^([1-9][0-9]{6,14}@c\.us|[0-9]{5,20}@lid)$"
+"""Ids that cannot be another one's spelling. SQLAlchemy teaches SQLite the operator."""
+_AT_ONCE = 500
+
+
+def current_records(tx: Connection, connection: str) -> dict[str | None, int]:
+    """How many records, as last read, ended where; None is for those that wait."""
+    outcome = external_records.c.outcome
+    query = (
+        sa.select(outcome, sa.func.count().label("number"))
+        .where(external_records.c.connection == connection, external_records.c.current)
+        .group_by(outcome)
+    )
+    return {row.outcome: row.number for row in tx.execute(query)}
+
+
+def choices_in_use(tx: Connection) -> dict[tuple[str | None, str | None], int]:
+    """Deal status and task status, and how many contacts have the two."""
+    columns = (contacts.c.deal_status, contacts.c.status)
+    query = sa.select(*columns, sa.func.count().label("number")).group_by(*columns)
+    return {(row.deal_status, row.status): row.number for row in tx.execute(query)}
+
+
+def uncanonical_ids(tx: Connection) -> list[str]:
+    """Ids of contacts that another program stored in a spelling of its own."""
+    return list(tx.execute(sa.select(contacts.c.id).where(~contacts.c.id.regexp_match(_CANONICAL))).scalars())
+
+
+def known_ids(tx: Connection, ids: Collection[str]) -> set[str]:
+    """Those of these ids that a contact has."""
+    wanted = sorted(ids)
+    found: set[str] = set()
+    for start in range(0, len(wanted), _AT_ONCE):
+        part = wanted[start : start + _AT_ONCE]
+        found.update(tx.execute(sa.select(contacts.c.id).where(contacts.c.id.in_(part))).scalars())
+    return found

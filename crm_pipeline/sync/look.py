@@ -1,0 +1,67 @@
+"""Look before you write: what changed in the CRM since the last pull is merged, not overwritten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from crm_pipeline.connectors.base import Record
+from crm_pipeline.store import landing, links
+from crm_pipeline.store.contacts import StoredContact
+from crm_pipeline.sync.apply import apply_landed
+from crm_pipeline.sync.arrivals import arrivals
+from crm_pipeline.sync.context import Context
+from crm_pipeline.sync.identity import NoIdentityError, whatsapp_id
+from crm_pipeline.sync.pull import pull_new
+
+
+class Look:
+    """Looks at what is about to be written, in the fewest calls the CRM allows."""
+
+    def __init__(self, context: Context, *, done: bool) -> None:
+        """``done``: everything has just been pulled, and there is nothing to look at."""
+        self._context, self._done = context, done
+
+    def at(self, batch: Sequence[StoredContact]) -> None:
+        """Bring a batch's records up to date, and find records made meanwhile.
+
+        Raises:
+            ConnectorError: the CRM could not be asked.
+        """
+        if self._done:
+            return
+        if self._context.connector.reads_by_modified or not self._ask(batch):
+            pull_new(self._context)
+            apply_landed(self._context)
+            self._done = True
+
+    def _ask(self, batch: Sequence[StoredContact]) -> bool:
+        """Ask for single records; False where the CRM cannot be asked for one it may have."""
+        context = self._context
+        with context.read() as tx:
+            linked = links.load_by_contact(tx, context.name, [contact.id for contact in batch])
+        read_at = context.clock()
+        known = [link.external_id for link in linked if link.external_deleted_at is None]
+        found = context.connector.read(known) if known else []
+        for contact in batch:
+            if contact.id not in {link.contact_id for link in linked}:
+                same = context.connector.find(_unique_value(context, contact))
+                if same is None:
+                    return False
+                found.extend(same)
+        apply_read(context, found, read_at)
+        return True
+
+
+def apply_read(context: Context, records: Sequence[Record], read_at: datetime) -> None:
+    """Land records that were asked for one by one, and apply them."""
+    with context.write() as tx:
+        landing.land(tx, context.name, arrivals(context, records, read_at), context.run_id)
+    apply_landed(context)
+
+
+def _unique_value(context: Context, contact: StoredContact) -> str:
+    try:
+        return whatsapp_id(contact.id, context.mapping.region)
+    except NoIdentityError:
+        return contact.id

@@ -1,0 +1,93 @@
+"""`rejects`: what could not go through is listed, shown and tried again."""
+
+from __future__ import annotations
+
+import pytest
+
+from crm_pipeline.simulators.faults import Faults
+from crm_pipeline.simulators.generic import GenericCrm
+from crm_pipeline_tests.cli.conftest import Cli
+
+
+@pytest.fixture
+def rejected(cli: Cli, crm: GenericCrm) -> int:
+    """A pull of a CRM where every fifth record is broken; how many were rejected."""
+    crm.faults = Faults(bad_record=5)
+    (_, applied) = cli("pull", "--json").json["steps"]
+    assert applied["rejected"] > 0
+    assert applied["created"] + applied["rejected"] + applied["skipped"] == 30
+    return int(applied["rejected"])
+
+
+def test_the_list_tells_reasons_and_times_but_no_person(cli: Cli, rejected: int, crm: GenericCrm) -> None:
+    """Number, source, reasons, attempts, times; no name, no phone, no record."""
+    document = cli("rejects", "list", "--json").json
+    assert (len(document["rejects"]), document["total"]) == (rejected, rejected)
+    for each in document["rejects"]:
+        assert set(each) == {
+            "id",
+            "source",
+            "reasons",
+            "attempts",
+            "first_at",
+            "last_at",
+            "next_attempt_at",
+        }
+        assert each["source"] == "pull"
+        assert each["reasons"]
+    table = cli("rejects", "list").out
+    assert len([line for line in table.splitlines() if " pull " in line]) == rejected
+    for record in crm.records.values():
+        for personal in (record["name"], record["phone"]):
+            assert personal not in table
+            assert personal not in str(document)
+
+
+def test_a_limit_says_that_there_are_more(cli: Cli, rejected: int) -> None:
+    """Nobody takes a part for the whole."""
+    answer = cli("rejects", "list", "--limit", "1", "--json")
+    assert (len(answer.json["rejects"]), answer.json["total"]) == (1, rejected)
+    assert answer.err == f"1 of {rejected} shown; --limit shows more\n"
+
+
+@pytest.mark.usefixtures("rejected")
+def test_one_is_shown_with_its_record(cli: Cli) -> None:
+    """Asked for by number, the record comes with it, for machines and for people."""
+    (first, *_) = cli("rejects", "list", "--json").json["rejects"]
+    shown = cli("rejects", "show", str(first["id"]), "--json").json
+    assert shown["reasons"] == first["reasons"]
+    assert shown["key"]
+    assert isinstance(shown["payload"], dict)
+    text = cli("rejects", "show", str(first["id"]))
+    assert (text.code, text.err) == (0, "")
+    assert "payload" in text.out
+
+
+@pytest.mark.usefixtures("crm")
+def test_an_unknown_one_is_one_line(cli: Cli) -> None:
+    """Exit code 1, for ``show`` and for ``replay``."""
+    for command in ("show", "replay"):
+        answer = cli("rejects", command, "99")
+        assert (answer.code, answer.out, answer.err) == (1, "", "There is no reject 99\n")
+
+
+def test_replay_tries_again_what_had_landed(cli: Cli, rejected: int) -> None:
+    """Still broken, it is rejected again, with another attempt."""
+    (first, *_) = cli("rejects", "list", "--json").json["rejects"]
+    one = cli("rejects", "replay", str(first["id"]), "--json").json
+    assert one == {"replayed": 1, "still_rejected": rejected}
+    every = cli("rejects", "replay", "--all", "--json").json
+    assert every == {"replayed": rejected, "still_rejected": rejected}
+    attempts = [each["attempts"] for each in cli("rejects", "list", "--json").json["rejects"]]
+    assert sorted(attempts) == [2] * (rejected - 1) + [3]
+
+
+@pytest.mark.usefixtures("rejected")
+def test_what_was_mended_in_the_crm_is_no_longer_listed(cli: Cli, crm: GenericCrm) -> None:
+    """The next pull applies it; only what has no id of any kind cannot be told to be the same record."""
+    nameless = [kind for kind in crm.broken.values() if kind in {"null_id", "not_an_object"}]
+    crm.faults = Faults()
+    for record_id in list(crm.records):
+        crm.edit(record_id, notes="mended")
+    cli("pull")
+    assert cli("rejects", "list", "--json").json["total"] == len(nameless)

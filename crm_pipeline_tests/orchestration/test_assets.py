@@ -1,0 +1,152 @@
+"""What a run of our assets asks the service for, and what it tells Dagster."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from crm_pipeline.connectors.base import CrmUnavailableError
+from crm_pipeline.definitions import defs
+from crm_pipeline_tests.orchestration.fakes import WELL, FakeService, resources
+
+DAY = datetime(2026, 3, 1, tzinfo=UTC)
+NEXT_DAY = datetime(2026, 3, 2, tzinfo=UTC)
+NEXT_MONTH = datetime(2026, 3, 31, tzinfo=UTC)
+RANGE = {
+    "dagster/asset_partition_range_start": "2026-03-01",
+    "dagster/asset_partition_range_end": "2026-03-30",
+}
+
+
+def _mode(mode: str) -> dict[str, Any]:
+    return {"ops": {"external_contacts": {"config": {"mode": mode}}}}
+
+
+def _run(
+    instance: dg.DagsterInstance, service: FakeService, job: str = "sync_job", **run: Any
+) -> dg.ExecuteInProcessResult:
+    return defs.resolve_job_def(job).execute_in_process(
+        instance=instance, resources=resources(service), raise_on_error=False, **run
+    )
+
+
+def _steps(service: FakeService) -> list[tuple[object, ...]]:
+    return [asked for asked in service.asked if asked[0] != "opened"]
+
+
+@pytest.mark.parametrize(
+    "run, first_step",
+    [
+        ({}, ("pull", None, None)),
+        ({"partition_key": "2026-03-01"}, ("pull", DAY, NEXT_DAY)),
+        ({"tags": RANGE}, ("pull", DAY, NEXT_MONTH)),
+        ({"run_config": _mode("incremental")}, ("pull", None, None)),
+        ({"run_config": _mode("incremental"), "tags": RANGE}, ("pull", None, None)),
+        ({"run_config": _mode("remap")}, ("remap", None, None)),
+        ({"run_config": _mode("remap"), "partition_key": "2026-03-01"}, ("remap", DAY, NEXT_DAY)),
+        ({"run_config": _mode("remap"), "tags": RANGE}, ("remap", DAY, NEXT_MONTH)),
+    ],
+    ids=["plain", "day", "days", "incremental", "poll", "remap-all", "remap-day", "remap-days"],
+)
+def test_what_a_run_reads(
+    instance: dg.DagsterInstance, run: dict[str, Any], first_step: tuple[object, ...]
+) -> None:
+    """No partition: from the watermark on. Partitions: exactly their days, again. Remap: no CRM call."""
+    service = FakeService()
+    assert _run(instance, service, "pull_job", **run).success
+    assert _steps(service) == [first_step, ("apply",)]
+
+
+def test_a_range_of_days_is_one_read_that_marks_every_day(instance: dg.DagsterInstance) -> None:
+    """Thirty days are one window of the CRM and thirty materialized partitions; contacts have no days."""
+    service = FakeService()
+    result = _run(instance, service, tags=RANGE)
+    marked = [
+        (event.asset_key.to_user_string() if event.asset_key else "", event.partition)
+        for event in result.all_events
+        if event.is_step_materialization
+    ]
+    assert len([name for name, partition in marked if name == "external_contacts" and partition]) == 30
+    assert ("contacts", None) in marked
+    assert _steps(service) == [("pull", DAY, NEXT_MONTH), ("apply",), ("push",)]
+
+
+def test_a_run_carries_its_id_into_the_history(instance: dg.DagsterInstance) -> None:
+    """What a step writes can be found by Dagster's run id."""
+    service = FakeService()
+    result = _run(instance, service, "push_job")
+    assert ("opened", result.run_id) in service.asked
+
+
+def _metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
+    (event,) = result.asset_materializations_for_node(asset)
+    return dict(event.metadata)
+
+
+@pytest.mark.parametrize("asset", ["external_contacts", "contacts", "outbound_push"])
+def test_figures_are_numbers_that_add_up(instance: dg.DagsterInstance, asset: str) -> None:
+    """Every asset shows its counts as plottable numbers, and they add up."""
+    service = FakeService(watermark=DAY)
+    metadata = _metadata(_run(instance, service), asset)
+    ended = ["created", "updated", "unchanged", "skipped", "rejected"]
+    figures = [*ended, "seen", "api_calls", "pages", "conflicts", "pending"]
+    assert all(isinstance(metadata[name], dg.IntMetadataValue) for name in figures)
+    assert metadata["seen"].value == sum(metadata[name].value for name in ended) == 15
+    assert metadata["duration_seconds"].value == 1.5
+    assert metadata["watermark"] == dg.MetadataValue.timestamp(DAY)
+    assert [record.data["records"] for record in metadata["preview"].records] == [1, 2, 3, 4, 5]
+
+
+def test_a_remap_counts_what_it_lets_be_mapped_again(instance: dg.DagsterInstance) -> None:
+    """Seven records as they had landed, and no call of the CRM."""
+    metadata = _metadata(_run(instance, FakeService(), run_config=_mode("remap")), "external_contacts")
+    assert metadata["seen"].value == metadata["unchanged"].value == 7
+    assert metadata["api_calls"].value == 0
+
+
+def test_rejects_leave_a_run_green_with_a_warning(instance: dg.DagsterInstance) -> None:
+    """One bad record stops nothing; a check says so, as a warning with its figures."""
+    outcomes = {**WELL.outcomes, "created": 79, "rejected": 1}
+    service = FakeService(summary=replace(WELL, outcomes=outcomes, pull_rejects=1))
+    result = _run(instance, service)
+    assert result.success
+    checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
+    assert set(checks) == {"freshness", "rejects", "counts_add_up", "known_choices", "one_row_each"}
+    assert {check.severity for check in checks.values()} == {dg.AssetCheckSeverity.WARN}
+    assert [name for name, check in checks.items() if not check.passed] == ["freshness", "rejects"]
+    assert checks["rejects"].metadata["reject_rate"].value == 0.01
+
+
+def test_a_failed_pull_stops_its_run(instance: dg.DagsterInstance) -> None:
+    """An error is never an empty result: nothing after it runs, and the reason is told."""
+    service = FakeService(error=CrmUnavailableError("the CRM answered 503 five times"))
+    result = _run(instance, service)
+    assert not result.success
+    assert _steps(service) == [("pull", None, None)]
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    assert failure.step_failure_data.user_failure_data is not None
+    assert (
+        failure.step_failure_data.user_failure_data.description
+        == "CrmUnavailableError: the CRM answered 503 five times"
+    )
+
+
+def test_no_event_repeats_a_strangers_error(instance: dg.DagsterInstance) -> None:
+    """A driver's message may hold a whole contact, its cause a URL with the key: neither is stored."""
+    error = RuntimeError("INSERT INTO contacts VALUES ('6281234567890@c.us')")
+    error.__cause__ = OSError("GET /contacts?api_key=s3cret-marker")
+    result = _run(instance, FakeService(error=error))
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    assert failure.step_failure_data.user_failure_data is not None
+    told = failure.step_failure_data.user_failure_data.description or ""
+    assert told.startswith("builtins.RuntimeError")
+    assert "fakes.py" in told
+    records = instance.get_records_for_run(result.run_id).records
+    stored = "".join(dg.serialize_value(record.event_log_entry) for record in records)
+    assert "RuntimeError" in stored
+    assert "6281234567890" not in stored
+    assert "s3cret-marker" not in stored

@@ -1,0 +1,1 @@
+"""The sync against a CRM in memory, on both databases."""

@@ -1,0 +1,78 @@
+"""A small world for sync tests: one database, one CRM in memory, one clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+
+from crm_pipeline.connection import Connection
+from crm_pipeline.store import state
+from crm_pipeline.store.engine import reading, writing
+from crm_pipeline.store.tables import contacts, metadata
+from crm_pipeline.sync.apply import apply_landed
+from crm_pipeline.sync.context import Context, lease_held
+from crm_pipeline.sync.mapping import FieldMapping
+from crm_pipeline.sync.pull import pull_new
+from crm_pipeline.sync.push import push_changed
+from crm_pipeline.sync.reports import Report
+from crm_pipeline_tests.fakes import FakeCrm
+
+WRITTEN_BY_SYNC = (
+    "contacts",
+    "contact_aliases",
+    "links",
+    "external_records",
+    "intents",
+    "contact_changes",
+    "conflicts",
+    "rejects",
+)
+
+
+@dataclass
+class World:
+    """Two sides and the sync between them."""
+
+    engine: Engine
+    crm: FakeCrm = field(default_factory=FakeCrm)
+    connection: Connection = field(default_factory=Connection)
+
+    def context(self, run_id: str = "run") -> Context:
+        """A worker."""
+        mapping = FieldMapping(self.connection)
+        return Context(self.engine, self.connection, self.crm, mapping, mapping, run_id, self.crm.clock)
+
+    def sync(self, *, push: bool = True) -> list[Report]:
+        """One run: pull, apply, push."""
+        context = self.context()
+        with lease_held(context):
+            with context.write() as tx:
+                state.ensure(tx, context.name, polling=False)
+            reports = [pull_new(context), apply_landed(context)]
+            return [*reports, push_changed(context, just_pulled=True)] if push else reports
+
+    def sql(self, statement: str, **values: Any) -> None:
+        """Another program writes with plain SQL."""
+        with writing(self.engine) as tx:
+            tx.execute(sa.text(statement), values)
+
+    def contact(self, contact_id: str) -> dict[str, Any]:
+        """A contact as it is."""
+        with reading(self.engine) as tx:
+            return dict(tx.execute(sa.select(contacts).where(contacts.c.id == contact_id)).mappings().one())
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        """All rows of a table."""
+        with reading(self.engine) as tx:
+            return [dict(row) for row in tx.execute(sa.select(metadata.tables[table])).mappings()]
+
+    def ids(self) -> set[str]:
+        """All contacts."""
+        return {row["id"] for row in self.rows("contacts")}
+
+    def picture(self) -> dict[str, list[str]]:
+        """Everything the sync may write, for saying that it wrote nothing."""
+        return {table: sorted(repr(row) for row in self.rows(table)) for table in WRITTEN_BY_SYNC}
