@@ -227,6 +227,26 @@ class Merge(_Section):
     clock_tolerance_seconds: Annotated[int, Field(ge=0)] = 120
 
 
+class Deletes(_Section):
+    """What a record that was deleted in the CRM means here."""
+
+    policy: Literal["archive", "keep"] = "archive"
+    """``archive`` marks the contact and never drops it; ``keep`` leaves it as it is."""
+    max_share: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """More than this share of the linked contacts in one run stops and asks."""
+    always_allowed: Annotated[int, Field(ge=0)] = 10
+    """So many are never too many, however few contacts there are."""
+
+
+class Selection(_Section):
+    """Which records and contacts are synced at all, by values of contact fields."""
+
+    inward: dict[str, tuple[str | int | float | bool | None, ...]] = Field(default_factory=dict)
+    """A record is taken only if each field named here holds one of its values."""
+    outward: dict[str, tuple[str | int | float | bool | None, ...]] = Field(default_factory=dict)
+    """A contact is pushed only if each field named here holds one of its values."""
+
+
 class Limits(_Section):
     """Bounds on what one CRM may cost us."""
 
@@ -255,10 +275,23 @@ class Connection(_Section):
     writing: Writing = Writing()
     limits: Limits = Limits()
     merge: Merge = Merge()
+    deletes: Deletes = Deletes()
+    select: Selection = Selection()
     fields: dict[str, FieldRule] = Field(default_factory=dict)
     timezone: ZoneName = "UTC"
     """Zone of external times that carry none."""
     default_region: Region = "ID"
+
+    @model_validator(mode="after")
+    def _selected_fields_exist(self) -> Connection:
+        from crm_pipeline.contact import BUILT_IN  # noqa: PLC0415 - contact.py depends on FieldType
+
+        for way in ("inward", "outward"):
+            for name in getattr(self.select, way):
+                if name not in BUILT_IN and name not in self.fields:
+                    msg = f"select.{way}.{name}: is not a field of a contact"
+                    raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _own_fields_have_a_type(self) -> Connection:
@@ -270,5 +303,21 @@ class Connection(_Section):
                 raise ValueError(msg)
             if rule.type is FieldType.CHOICE and not rule.choices:
                 msg = f"fields.{name}: a choice needs 'choices'"
+                raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _rules_fit_the_fields(self) -> Connection:
+        from crm_pipeline.contact import BUILT_IN  # noqa: PLC0415 - contact.py depends on FieldType
+
+        for name, rule in self.fields.items():
+            built_in = BUILT_IN.get(name)
+            if built_in is not None and rule.type not in (None, built_in.type):
+                msg = f"fields.{name}: its 'type' is {built_in.type} and cannot be another"
+                raise ValueError(msg)
+            choices = rule.choices or (built_in.choices if built_in is not None else ())
+            strange = [meant for meant in rule.synonyms.values() if meant not in choices]
+            if strange:
+                msg = f"fields.{name}.synonyms: '{strange[0]}' is not one of the field's choices"
                 raise ValueError(msg)
         return self

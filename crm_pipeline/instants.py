@@ -27,7 +27,11 @@ def from_text(text: str) -> datetime:
     """Read ISO 8601; a time without a zone, as SQL programs write it, is UTC.
 
     Raises:
-        ValueError: not a time.
+        ValueError: not a time, or none of the years 1 to 9999 in UTC.
     """
     instant = datetime.fromisoformat(text)
-    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    try:
+        return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    except OverflowError:
+        msg = "the time lies outside the years 1 to 9999"
+        raise ValueError(msg) from None

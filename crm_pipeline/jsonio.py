@@ -14,13 +14,21 @@ def loads(text: str | bytes) -> Any:
     """Decode JSON.
 
     Raises:
-        ValueError: not JSON, or ``NaN``/``Infinity``, which JSON does not have.
+        ValueError: not JSON, nested too deeply, or ``NaN``/``Infinity``, which JSON does not have.
     """
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
         # orjson refuses lone surrogates; the standard parser keeps them for validation to name.
+        return _standard_loads(text)
+
+
+def _standard_loads(text: str | bytes) -> Any:
+    try:
         return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+    except RecursionError:
+        msg = "the JSON is nested too deeply"
+        raise ValueError(msg) from None
 
 
 def dumps(value: Any) -> str:

@@ -18,7 +18,7 @@ from crm_pipeline.connectors.base import ConnectorError, Window
 from crm_pipeline.settings import PushMode, Settings, SettingsError, SyncMode, load_settings
 from crm_pipeline.store import contacts, landing, ledger, links, migrate, rejects, state
 from crm_pipeline.store.engine import open_database, reading, writing
-from crm_pipeline.sync import apply, pull, push
+from crm_pipeline.sync import apply, pull, push, resolve
 from crm_pipeline.sync.context import Context, Progress, lease_held, no_progress
 from crm_pipeline.sync.errors import (
     DisabledError,
@@ -31,6 +31,7 @@ from crm_pipeline.sync.health import Health, read_health
 from crm_pipeline.sync.hooks import HookedMapping
 from crm_pipeline.sync.identity import NoIdentityError, whatsapp_id
 from crm_pipeline.sync.mapping import FieldMapping, Translator
+from crm_pipeline.sync.merge import Side
 from crm_pipeline.sync.reports import Counts, Report
 
 if TYPE_CHECKING:
@@ -175,10 +176,14 @@ class ExternalCrmService:
         with self._leased("remap") as context, context.write() as tx:
             return landing.wait_again(tx, context.name, since=since, until=until)
 
-    def apply(self, progress: Progress = no_progress) -> Report:
-        """Turn landed records into contacts."""
+    def apply(self, progress: Progress = no_progress, *, allow_deletes: bool = False) -> Report:
+        """Turn landed records into contacts.
+
+        Raises:
+            TooManyDeletesError: more would be archived than one run may, unless ``allow_deletes``.
+        """
         with self._leased("apply") as context:
-            return self._apply(context, progress)
+            return self._apply(context, progress, allow_deletes=allow_deletes)
 
     def push(self, progress: Progress = no_progress) -> Report:
         """Write changed contacts to the CRM."""
@@ -255,6 +260,20 @@ class ExternalCrmService:
                 rejects.due_now(tx, context.name, [reject.id for reject in pushes])
             self._apply(context, no_progress)
         return len(chosen)
+
+    def conflicts(self, limit: int | None = None) -> list[ledger.OpenConflict]:
+        """Fields that wait for a person, oldest first."""
+        with reading(self.engine) as tx:
+            return ledger.open_conflicts(tx, self.connection.name, limit)
+
+    def resolve_conflict(self, conflict_id: int, winner: Side) -> None:
+        """Settle a field for one side; the other hears of it with the next push.
+
+        Raises:
+            UnknownConflictError: there is no such open conflict.
+        """
+        with self._leased("resolve") as context:
+            resolve.resolve(context, conflict_id, winner)
 
     # Lifetime.
 
@@ -346,8 +365,10 @@ class ExternalCrmService:
         window = Window(since, until)
         return self._recorded(context, "pull", lambda: pull.pull_window(context, window, progress))
 
-    def _apply(self, context: Context, progress: Progress) -> Report:
-        return self._recorded(context, "apply", lambda: apply.apply_landed(context, progress))
+    def _apply(self, context: Context, progress: Progress, *, allow_deletes: bool = False) -> Report:
+        return self._recorded(
+            context, "apply", lambda: apply.apply_landed(context, progress, allow_deletes=allow_deletes)
+        )
 
     def _push(self, context: Context, progress: Progress, *, just_pulled: bool = False) -> Report:
         if self.settings.external_crm_push is PushMode.OFF:

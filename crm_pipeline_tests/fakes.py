@@ -66,6 +66,7 @@ class FakeCrm:
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     calls: int = 0
     writes: list[Write] = field(default_factory=list)
+    merged: dict[str, str] = field(default_factory=dict)
     refuse: dict[str, WriteResult] = field(default_factory=dict)
     """Answers for the next write to these external ids (or keys of contacts)."""
     _ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -77,6 +78,16 @@ class FakeCrm:
         known.update({name: self.rewrite(name, value) for name, value in values.items()})
         known["updated_at"] = self.own_clock().isoformat()
         return key
+
+    def delete(self, external_id: str) -> None:
+        """A CRM user deletes a record."""
+        del self.records[external_id]
+
+    def merge(self, loser: str, winner: str) -> None:
+        """A CRM user merges two records: the loser's id answers with the winner from now on."""
+        del self.records[loser]
+        self.merged[loser] = winner
+        self.put(winner)
 
     def record(self, external_id: str) -> Record:
         """A record as a connector gives it."""
@@ -111,7 +122,8 @@ class FakeCrm:
         """By id."""
         self.fault("read")
         self.calls += 1
-        return [self.record(key) for key in external_ids if key in self.records]
+        now = [self.merged.get(key, key) for key in external_ids]
+        return [self.record(key) for key in dict.fromkeys(now) if key in self.records]
 
     def find(self, unique_value: str) -> list[Record] | None:
         """By phone."""

@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
@@ -55,31 +55,23 @@ class _TimedResponse(http.client.HTTPResponse):
 
     def __init__(self, deadline: Deadline, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        raw = self.fp.detach()
-        self.fp = io.BufferedReader(_TimedReads(deadline, raw), READ_AHEAD)
+        reads = _TimedReads(deadline, self.fp.detach())
+        self.fp = io.BufferedReader(cast("io.RawIOBase", reads), READ_AHEAD)
 
 
-class _TimedReads(io.RawIOBase):
-    """A socket's stream, checked against the deadline before every read."""
+class _TimedReads:
+    """A socket's raw stream, checked against the deadline before every read."""
 
     def __init__(self, deadline: Deadline, raw: io.RawIOBase) -> None:
-        super().__init__()
         self._deadline, self._raw = deadline, raw
-
-    def readable(self) -> bool:
-        return True
 
     def readinto(self, buffer: Any) -> int | None:
         if self._deadline.passed():
             raise TimeoutError
         return self._raw.readinto(buffer)
 
-    def fileno(self) -> int:
-        return self._raw.fileno()
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)
 
 
 def _timed_pools(deadline: Deadline) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from crm_pipeline.store.tables import external_records as records
+from crm_pipeline.store.tables import links
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,8 @@ def land(tx: Connection, connection: str, arrivals: Iterable[Arrival], run_id: s
     return LandingCounts(len(fresh), len(changed), total - len(fresh) - len(changed))
 
 
-def waiting(tx: Connection, connection: str, limit: int) -> list[Landed]:
-    """The oldest records that have not been applied."""
+def waiting(tx: Connection, connection: str, limit: int, *, deletes: bool = True) -> list[Landed]:
+    """The oldest records that have not been applied; without tombstones unless ``deletes``."""
     query = (
         sa.select(
             records.c.id,
@@ -85,6 +86,8 @@ def waiting(tx: Connection, connection: str, limit: int) -> list[Landed]:
         .order_by(records.c.id)
         .limit(limit)
     )
+    if not deletes:
+        query = query.where(~records.c.deleted)
     return [Landed(*row) for row in tx.execute(query)]
 
 
@@ -92,6 +95,24 @@ def count_waiting(tx: Connection, connection: str) -> int:
     """How many records have not been applied."""
     where = (records.c.connection == connection, records.c.outcome.is_(None))
     return tx.execute(sa.select(sa.func.count()).where(*where)).scalar_one()
+
+
+def count_waiting_deletes(tx: Connection, connection: str) -> int:
+    """How many of them would archive a contact: tombstones of records that are linked and not gone yet."""
+    query = (
+        sa.select(sa.func.count())
+        .select_from(records.join(links, sa.and_(*(records.c[name] == links.c[name] for name in _KEY))))
+        .where(
+            records.c.connection == connection,
+            records.c.outcome.is_(None),
+            records.c.deleted,
+            links.c.external_deleted_at.is_(None),
+        )
+    )
+    return tx.execute(query).scalar_one()
+
+
+_KEY = ("connection", "external_id")
 
 
 def settle(tx: Connection, outcomes: Sequence[tuple[int, str]], at: datetime) -> None:
@@ -136,6 +157,7 @@ def wait_again(
     since: datetime | None = None,
     until: datetime | None = None,
     ids: Sequence[int] | None = None,
+    outcomes: Sequence[str] | None = None,
 ) -> int:
     """Let current records be applied once more; how many there are."""
     conditions: list[Any] = [records.c.connection == connection, records.c.current]
@@ -145,6 +167,8 @@ def wait_again(
         conditions.append(records.c.modified_at < until)
     if ids is not None:
         conditions.append(records.c.id.in_(ids))
+    if outcomes is not None:
+        conditions.append(records.c.outcome.in_(outcomes))
     return tx.execute(records.update().where(*conditions).values(outcome=None, applied_at=None)).rowcount
 
 

@@ -45,8 +45,21 @@ class OpenConflict:
     """A conflict that waits for a person."""
 
     id: int
+    contact_id: str
+    field: str
     external: Any
     internal: Any
+    opened_at: datetime
+
+
+_OPEN = (
+    conflicts.c.id,
+    conflicts.c.contact_id,
+    conflicts.c.field,
+    conflicts.c.external,
+    conflicts.c.internal,
+    conflicts.c.opened_at,
+)
 
 
 def write_changes(tx: Connection, connection: str, changes: Iterable[Change], run_id: str) -> None:
@@ -107,17 +120,33 @@ def open_fields(
     """Fields that wait for a person, by contact."""
     if not contact_ids:
         return {}
-    query = sa.select(
-        conflicts.c.contact_id, conflicts.c.field, conflicts.c.id, conflicts.c.external, conflicts.c.internal
-    ).where(
-        conflicts.c.connection == connection,
-        conflicts.c.state == "open",
-        conflicts.c.contact_id.in_(contact_ids),
-    )
     held: dict[str, dict[str, OpenConflict]] = {}
-    for row in tx.execute(query):
-        held.setdefault(row.contact_id, {})[row.field] = OpenConflict(row.id, row.external, row.internal)
+    for conflict in _load_open(tx, connection, conflicts.c.contact_id.in_(contact_ids)):
+        held.setdefault(conflict.contact_id, {})[conflict.field] = conflict
     return held
+
+
+def open_conflict(tx: Connection, connection: str, conflict_id: int) -> OpenConflict | None:
+    """One conflict, if it still waits."""
+    return next(iter(_load_open(tx, connection, conflicts.c.id == conflict_id)), None)
+
+
+def open_conflicts(tx: Connection, connection: str, limit: int | None = None) -> list[OpenConflict]:
+    """Conflicts that wait, oldest first."""
+    return _load_open(tx, connection, limit=limit)
+
+
+def _load_open(
+    tx: Connection, connection: str, *conditions: sa.ColumnElement[bool], limit: int | None = None
+) -> list[OpenConflict]:
+    query = (
+        sa.select(*_OPEN)
+        .where(conflicts.c.connection == connection, conflicts.c.state == "open", *conditions)
+        .order_by(conflicts.c.id)
+        .limit(limit)
+    )
+    rows: Iterable[Any] = tx.execute(query)
+    return [OpenConflict(*row) for row in rows]
 
 
 def settle(tx: Connection, conflict_ids: Collection[int], winner: str, at: datetime) -> None:

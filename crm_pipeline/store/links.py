@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -77,6 +77,35 @@ def update(tx: Connection, connection: str, changed: Iterable[Link]) -> None:
             .values(**values)
         )
         tx.execute(statement, rows)
+
+
+def delete(tx: Connection, connection: str, external_ids: Collection[str]) -> None:
+    """Forget links."""
+    if external_ids:
+        tx.execute(
+            links.delete().where(
+                links.c.connection == connection, links.c.external_id.in_(list(external_ids))
+            )
+        )
+
+
+def count(tx: Connection, connection: str) -> int:
+    """How many records are linked and exist."""
+    where = (links.c.connection == connection, links.c.external_deleted_at.is_(None))
+    return tx.execute(sa.select(sa.func.count()).select_from(links).where(*where)).scalar_one()
+
+
+def each_external_id(tx: Connection, connection: str) -> Iterator[list[str]]:
+    """Ids of linked records that exist, in portions."""
+    query = sa.select(links.c.external_id).where(
+        links.c.connection == connection, links.c.external_deleted_at.is_(None)
+    )
+    rows = tx.execute(query, execution_options={"yield_per": _PORTION})
+    for part in rows.scalars().partitions():
+        yield list(part)
+
+
+_PORTION = 1000
 
 
 def _load(tx: Connection, connection: str, condition: sa.ColumnElement[bool]) -> list[Link]:

@@ -19,6 +19,7 @@ class ConnectionState:
     polling: bool
     watermark: datetime | None
     pull: dict[str, Any] | None
+    mapping: str | None
     last_read_at: datetime | None
     last_full_read_at: datetime | None
 
@@ -43,6 +44,7 @@ def load(tx: Connection, name: str) -> ConnectionState | None:
         connections.c.polling,
         connections.c.watermark,
         connections.c.pull,
+        connections.c.mapping,
         connections.c.last_read_at,
         connections.c.last_full_read_at,
     ).where(connections.c.name == name)
@@ -54,7 +56,7 @@ def ensure(tx: Connection, name: str, *, polling: bool) -> ConnectionState:
     """The state; made with ``polling`` as start value when there is none yet."""
     state = load(tx, name)
     if state is None:
-        state = ConnectionState(polling, None, None, None, None)
+        state = ConnectionState(polling, None, None, None, None, None)
         tx.execute(connections.insert().values(name=name, polling=polling))
     return state
 

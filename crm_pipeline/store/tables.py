@@ -196,6 +196,8 @@ connections = sa.Table(
     sa.Column("watermark", Instant),
     # The pull under way: its window, where it goes on, and what it has seen so far.
     sa.Column("pull", Json),
+    # Digest of the mapping that was used last.
+    sa.Column("mapping", sa.Text),
     # When the newest complete pull, and the newest complete pull of everything, began.
     sa.Column("last_read_at", Instant),
     sa.Column("last_full_read_at", Instant),

@@ -9,49 +9,90 @@ from sqlalchemy.engine import Connection as Transaction
 from sqlalchemy.exc import DataError, IntegrityError
 
 from crm_pipeline import jsonio
-from crm_pipeline.store import landing
+from crm_pipeline.store import contacts, landing, links, rejects, state
 from crm_pipeline.store.landing import Landed
 from crm_pipeline.store.rejects import NewReject
 from crm_pipeline.sync.context import Context, Progress, no_progress
-from crm_pipeline.sync.errors import RecordRejected
+from crm_pipeline.sync.errors import RecordRejected, TooManyDeletesError
 from crm_pipeline.sync.mapping import Values
 from crm_pipeline.sync.reports import CONTACT_IDS_KEPT, Outcome, Report
-from crm_pipeline.sync.settle import Settler
+from crm_pipeline.sync.settle import AMBIGUOUS_CONTACT, Settler
 from crm_pipeline.sync.workset import Workset, identities
 
 BATCH = 1000
 """Records to a transaction."""
 
 
-def apply_landed(context: Context, progress: Progress = no_progress) -> Report:
+def apply_landed(
+    context: Context, progress: Progress = no_progress, *, allow_deletes: bool = False
+) -> Report:
     """Apply everything that waits, oldest first.
 
     Raises:
+        TooManyDeletesError: more contacts would be archived than the connection allows;
+            all the rest has been applied.
         LeaseLostError: another worker has taken over; what was committed stands.
     """
     started = time.monotonic()
     report = Report("apply")
+    _wake_for_new_mapping(context)
     with context.read() as tx:
         total = landing.count_waiting(tx, context.name)
-    while _apply_next(context, report, BATCH):
+        too_many = None if allow_deletes else _too_many_deletes(context, tx)
+    while _apply_next(context, report, BATCH, deletes=too_many is None):
         progress(report.counts.seen, total)
     report.duration_seconds = time.monotonic() - started
+    if too_many is not None:
+        raise TooManyDeletesError(too_many)
     return report
 
 
-def _apply_next(context: Context, report: Report, limit: int) -> bool:
+def _too_many_deletes(context: Context, tx: Transaction) -> str | None:
+    """Why the tombstones that wait may not be applied; None when they may."""
+    rules = context.connection.deletes
+    deletes = landing.count_waiting_deletes(tx, context.name)
+    if rules.policy == "keep" or deletes <= rules.always_allowed:
+        return None
+    linked = links.count(tx, context.name)
+    if deletes <= linked * rules.max_share:
+        return None
+    return (
+        f"the CRM no longer has {deletes} of {linked} linked contacts, more than {rules.max_share:.0%} "
+        "in one run; none of them was archived. If that is right, run 'crm-pipeline pull --allow-deletes'. "
+        "If not, mend the CRM or the credentials' scope: records that are listed again are taken back"
+    )
+
+
+def _wake_for_new_mapping(context: Context) -> None:
+    """What an older mapping rejected or left out gets another chance under a new one."""
+    digest = jsonio.content_hash(
+        jsonio.dumps(context.connection.model_dump(mode="json", include={"fields", "select", "timezone"}))
+    )
+    with context.read() as tx:
+        known = state.load(tx, context.name)
+    if known is None or known.mapping == digest:
+        return
+    with context.write() as tx:
+        if known.mapping is not None:
+            landing.wait_again(tx, context.name, outcomes=(Outcome.REJECTED, Outcome.SKIPPED))
+            refused = [reject for reject in rejects.load(tx, context.name) if reject.source == "push"]
+            contacts.mark_to_push(tx, [reject.key for reject in refused])
+        state.save(tx, context.name, mapping=digest)
+
+
+def _apply_next(context: Context, report: Report, limit: int, *, deletes: bool) -> bool:
     """Apply the next batch; what the database refuses is narrowed down to the one record."""
     try:
         with context.write() as tx:
-            rows = landing.waiting(tx, context.name, limit)
+            rows = landing.waiting(tx, context.name, limit, deletes=deletes)
             done = _apply_rows(context, tx, rows)
     except (IntegrityError, DataError):
         # Either another program inserted the same contact a moment ago, and a second try
         # sees it; or one record holds what this database cannot store.
         if limit == 1:
-            _reject_next(context, report)
+            _reject_next(context, report, deletes=deletes)
             return True
-        return _apply_next(context, report, max(1, limit // 10))
+        return _apply_next(context, report, max(1, limit // 10), deletes=deletes)
     done.add_to(report)
     return bool(rows)
 
@@ -84,7 +125,7 @@ def _apply_rows(context: Context, tx: Transaction, rows: list[Landed]) -> _Done:
     mapped = _mapped(context, rows, work, done)
     now = context.clock()
     work.load([row.external_id for row in rows], identities(values for _, values in mapped), now)
-    settler = Settler(work, context.mapping, context.connection.merge, now)
+    settler = Settler(work, context.mapping, context.connection, now)
     for row, values in mapped:
         try:
             outcome = settler.delete(row) if row.deleted else settler.settle(row, values)
@@ -102,7 +143,19 @@ def _apply_rows(context: Context, tx: Transaction, rows: list[Landed]) -> _Done:
     done.conflicts = len(work.conflicts)
     work.save(context.run_id, now)
     landing.settle(tx, done.outcomes, now)
+    if any(row.deleted for row in rows):
+        _wake_ambiguous(context, tx)
     return done
+
+
+def _wake_ambiguous(context: Context, tx: Transaction) -> None:
+    """A record that is gone may have been all that stood in another's way."""
+    waiting = [
+        reject.record_id
+        for reject in rejects.load(tx, context.name)
+        if reject.source == "pull" and reject.record_id and AMBIGUOUS_CONTACT in reject.reasons.values()
+    ]
+    landing.wait_again(tx, context.name, ids=waiting)
 
 
 def _mapped(context: Context, rows: list[Landed], work: Workset, done: _Done) -> list[tuple[Landed, Values]]:
@@ -130,11 +183,11 @@ def _reject(work: Workset, row: Landed, rejected: RecordRejected) -> None:
     work.new_rejects.append(NewReject("pull", row.external_id, rejected.reasons, record_id=row.id))
 
 
-def _reject_next(context: Context, report: Report) -> None:
+def _reject_next(context: Context, report: Report, *, deletes: bool) -> None:
     """Set the next record aside: the database will not hold it."""
     with context.write() as tx:
         done = _Done()
-        for row in landing.waiting(tx, context.name, 1):
+        for row in landing.waiting(tx, context.name, 1, deletes=deletes):
             work = Workset(tx, context.name, context.mapping)
             _reject(work, row, RecordRejected({"record": "holds a value the database cannot store"}))
             done.note(row, Outcome.REJECTED)

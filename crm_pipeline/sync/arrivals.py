@@ -27,6 +27,11 @@ def arrivals(context: Context, records: Iterable[Record], read_at: datetime) -> 
         )
 
 
+def tombstone(external_id: str, read_at: datetime) -> Arrival:
+    """The news that a record exists no more."""
+    return Arrival(external_id, None, f"deleted:{external_id}", "{}", deleted=True, read_at=read_at)
+
+
 def _own_name(payload: Json, context: Context, digest: str) -> str:
     """A name for a record the CRM gives no id: its WhatsApp id, or else its very content."""
     if isinstance(payload, dict):

@@ -6,7 +6,6 @@ compared, stored and shown without knowing where they came from.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,11 +24,21 @@ MAX_INTEGER = 2**63 - 1
 MAX_TEXT = 100_000
 """Characters. Longer text is a mistake or an attack, and no CRM holds it."""
 
-_WHOLE = re.compile(r"[+-]?[0-9]{1,20}(?:\.0{1,2})?", re.ASCII)
+_WHOLE = re.compile(r"[+-]?[0-9]{1,100}(?:\.0{1,2})?", re.ASCII)
+"""Not three zeros: ``150.000`` is 150 thousand in Indonesia and 150 elsewhere."""
 _DECIMAL = re.compile(r"[+-]?[0-9]{1,20}(?:\.[0-9]{1,20})?", re.ASCII)
-_EPOCH = re.compile(r"-?[0-9]{9,14}", re.ASCII)
+_ISO = re.compile(
+    r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}(?:[T ][0-9:.,]+(?:Z|[+-][0-9:.]+)?)?",
+    re.ASCII,
+)
+"""What ``fromisoformat`` may see: by itself it takes any character between date and time."""
+_EPOCH = re.compile(r"-?[0-9]{9,13}", re.ASCII)
 _EPOCH_IS_MILLISECONDS = 100_000_000_000
 """1973 in milliseconds, year 5138 in seconds: the two never meet in practice."""
+_SMALLEST_EPOCH = 100_000_000
+"""1973. Nearer to zero it is a missing date, or one written as a number: 20260131."""
+_LARGEST_EPOCH = 9_999_999_999_999
+"""2286 in milliseconds. Longer numbers are microseconds, or dates without punctuation."""
 
 
 class NotAValueError(ValueError):
@@ -54,9 +63,24 @@ Coercer: TypeAlias = Callable[[Any], Value]
 def coercer(spec: Spec) -> Coercer:
     """Compile a spec: a function from JSON value to canonical value.
 
+    Blank text is a value of a text field, and an empty field of any other type.
+
     The function raises:
         NotAValueError: the value does not fit.
     """
+    if spec.type is FieldType.TEXT:
+        return _text
+    read = _reader(spec)
+
+    def coerce(value: Any) -> Value:
+        if value is None or (isinstance(value, str) and not value.strip()):
+            return None
+        return read(value)
+
+    return coerce
+
+
+def _reader(spec: Spec) -> Coercer:
     if spec.type is FieldType.CHOICE:
         return _choice(spec)
     if spec.type is FieldType.INSTANT:
@@ -65,7 +89,6 @@ def coercer(spec: Spec) -> Coercer:
     if spec.type is FieldType.WHATSAPP_ID:
         return lambda value: _whatsapp_id(value, spec.region)
     return {
-        FieldType.TEXT: _text,
         FieldType.INTEGER: _integer,
         FieldType.NUMBER: _number,
         FieldType.BOOLEAN: _boolean,
@@ -86,48 +109,48 @@ def _text(value: Any) -> Value:
     if value is None:
         return None
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
+        return _number_as_text(value)
     raise _wrong(value, "text")
+
+
+def _number_as_text(value: float) -> str:
+    """Digits, without the fraction of a whole number: to JSON, ``5`` and ``5.0`` are one."""
+    if not abs(value) <= MAX_INTEGER:  # past 64 bits the JSON decoder has dropped digits already
+        msg = "is a number out of range"
+        raise NotAValueError(msg)
+    return str(int(value)) if value == int(value) else str(value)
 
 
 def _integer(value: Any) -> Value:
     if isinstance(value, str):
         text = value.strip()
-        if not text:
-            return None
         if not _WHOLE.fullmatch(text):
             msg = "is not a whole number"
             raise NotAValueError(msg)
-        value = int(text.split(".", 1)[0])
-    elif value is None:
-        return None
-    elif isinstance(value, float) and value.is_integer() and abs(value) <= MAX_INTEGER:
-        value = int(value)
-    elif not isinstance(value, int) or isinstance(value, bool):
+        number = int(text.split(".", 1)[0])
+    elif isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0:
+        number = int(value)
+    else:
         raise _wrong(value, "a whole number")
-    if value < 0:
+    if number < 0:
         msg = "is negative"
         raise NotAValueError(msg)
-    if value > MAX_INTEGER:
+    if number > MAX_INTEGER:
         msg = "does not fit into 64 bits"
         raise NotAValueError(msg)
-    return int(value)
+    return number
 
 
 def _number(value: Any) -> Value:
     if isinstance(value, str):
         text = value.strip()
-        if not text:
-            return None
         if not _DECIMAL.fullmatch(text):
             msg = "is not a number"
             raise NotAValueError(msg)
         value = float(text)
-    elif value is None:
-        return None
     elif not isinstance(value, int | float) or isinstance(value, bool):
         raise _wrong(value, "a number")
-    if abs(value) > MAX_INTEGER or not math.isfinite(value):
+    if not abs(value) <= MAX_INTEGER:  # said so that it is true of what is no number, too
         msg = "is out of range"
         raise NotAValueError(msg)
     return float(value)
@@ -137,11 +160,10 @@ _BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "
 
 
 def _boolean(value: Any) -> Value:
-    if value is None or isinstance(value, bool):
-        return value
-    if value == "":
-        return None
-    known = _BOOLEANS.get(str(value).strip().lower()) if isinstance(value, str | int) else None
+    if isinstance(value, str):
+        known = _BOOLEANS.get(value.strip().lower())
+    else:  # 1 and 0 are the booleans of databases
+        known = bool(value) if isinstance(value, int | float) and value in (0, 1) else None
     if known is None:
         raise _wrong(value, "true or false")
     return known
@@ -152,8 +174,6 @@ def _choice(spec: Spec) -> Coercer:
     known |= {name.strip().casefold(): choice for name, choice in spec.synonyms.items()}
 
     def coerce(value: Any) -> Value:
-        if value is None or value == "":
-            return None
         if not isinstance(value, str):
             raise _wrong(value, "one of the known values")
         choice = known.get(value.strip().casefold())
@@ -166,11 +186,9 @@ def _choice(spec: Spec) -> Coercer:
 
 
 def _instant(value: Any, zone: ZoneInfo) -> Value:
-    if value is None or value == "":
-        return None
     try:
         return _instant_text(value, zone)
-    except (ValueError, OverflowError, OSError):
+    except (ValueError, OverflowError):
         pass
     msg = "is not a date and time"
     raise NotAValueError(msg)
@@ -180,6 +198,9 @@ def _instant(value: Any, zone: ZoneInfo) -> Value:
 def _parse_instant(text: str, zone: ZoneInfo) -> str:
     if _EPOCH.fullmatch(text):
         return instants.to_text(_from_epoch(int(text)))
+    if not _ISO.fullmatch(text):
+        msg = "no time"
+        raise ValueError(msg)
     moment = datetime.fromisoformat(text)
     return instants.to_text(moment.replace(tzinfo=zone) if moment.tzinfo is None else moment)
 
@@ -196,15 +217,16 @@ def _instant_text(value: Any, zone: ZoneInfo) -> str:
 
 
 def _from_epoch(number: float) -> datetime:
+    if not _SMALLEST_EPOCH <= abs(number) <= _LARGEST_EPOCH:
+        msg = "no time"
+        raise ValueError(msg)
     seconds = number / 1000 if abs(number) >= _EPOCH_IS_MILLISECONDS else number
     return datetime.fromtimestamp(seconds, UTC)
 
 
 def _whatsapp_id(value: Any, region: str) -> Value:
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    if value is None or value == "":
-        return None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = _number_as_text(value)
     if not isinstance(value, str):
         raise _wrong(value, "a WhatsApp id or phone number")
     try:

@@ -31,6 +31,14 @@ class OutdatedDatabaseError(SyncError):
     """The database has not been brought to the shape this version needs."""
 
 
+class TooManyDeletesError(SyncError):
+    """More contacts would be archived than one run may; nothing of it was done."""
+
+
+class UnknownConflictError(SyncError):
+    """There is no such open conflict."""
+
+
 class RecordRejected(Exception):  # noqa: N818 - a verdict on one record, not a failure of ours
     """A record cannot become a contact, or a contact cannot be written to the CRM.
 

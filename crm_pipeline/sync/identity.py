@@ -5,11 +5,17 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-_CANONICAL = re.compile(r"[1-9][0-9]{6,14}@c\.us")
+_CANONICAL = re.compile(r"(?!620)[1-9][0-9]{6,14}@c\.us")
+"""What every phone becomes. 620 is a country code with the zero of a number at home left in."""
 _LID = re.compile(r"[0-9]{5,20}@lid", re.IGNORECASE)
-_ADDRESS = re.compile(r"(?P<digits>\+?[0-9]{4,17})(?::[0-9]+)?@(?:c\.us|s\.whatsapp\.net)", re.IGNORECASE)
-_PHONE_CHARACTERS = re.compile(r"\(?\+?\(?[0-9][0-9 ()./\u00a0\u2010-\u2015-]*")
+_SERVER = re.compile(r"(?::[0-9]+)?@(?:c\.us|s\.whatsapp\.net)\Z", re.IGNORECASE)
+_PHONE_CHARACTERS = re.compile(r"[\s(]*\+?[\s(]*[0-9][0-9\s().\u2010-\u2015-]*")
+"""No slash: it stands between two numbers, or between a number and the last digit of the next."""
+_INVISIBLE = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+"""Marks of writing direction and the like, which come along when a number is copied."""
 _NOT_DIGITS = re.compile(r"[^0-9]")
+_LONGEST = 64
+"""Characters. No spelling of a number is longer."""
 
 
 class NoIdentityError(ValueError):
@@ -22,6 +28,7 @@ def whatsapp_id(raw: str, region: str = "ID") -> str:
 
     ``raw`` may be any spelling people and programs use: ``628…@c.us``, ``628…``,
     ``+62 8…``, ``08…``, ``62-8…``. National numbers are taken as of ``region``.
+    Giving the result again gives the same result.
     A lid carries no phone number and is never turned into one.
 
     Raises:
@@ -29,18 +36,21 @@ def whatsapp_id(raw: str, region: str = "ID") -> str:
     """
     if _CANONICAL.fullmatch(raw):
         return raw
-    text = raw.strip()
+    if len(raw) > _LONGEST:
+        msg = "is too long for a WhatsApp id or phone number"
+        raise NoIdentityError(msg)
+    text = _INVISIBLE.sub("", raw).strip()
     if _LID.fullmatch(text):
         return text.lower()
-    if match := _ADDRESS.fullmatch(text):
-        return _phone(match["digits"], region)
     if text.lower().endswith("@g.us"):
         msg = "is a group, not a contact"
         raise NoIdentityError(msg)
-    if not text or "@" in text or not _PHONE_CHARACTERS.fullmatch(text):
+    # Spreadsheets write a whole number as 6281….0: that zero is no digit of it.
+    phone = _SERVER.sub("", text).removesuffix(".0")
+    if not _PHONE_CHARACTERS.fullmatch(phone):
         msg = "is not a WhatsApp id or phone number"
         raise NoIdentityError(msg)
-    return _phone(text, region)
+    return _phone(phone, region)
 
 
 def is_lid(contact_id: str) -> bool:
@@ -50,7 +60,7 @@ def is_lid(contact_id: str) -> bool:
 
 def _phone(text: str, region: str) -> str:
     digits = _NOT_DIGITS.sub("", text)
-    if text.lstrip("( ").startswith("+"):
+    if "+" in text:
         found = _e164(f"+{digits}")
     elif digits.startswith("00"):
         found = _e164(f"+{digits[2:]}")
@@ -58,7 +68,7 @@ def _phone(text: str, region: str) -> str:
         found = _e164(digits, region)
     else:
         found = _bare(digits, region)
-    if found is None:
+    if found is None or not _CANONICAL.fullmatch(f"{found}@c.us"):
         msg = "is not a possible phone number"
         raise NoIdentityError(msg)
     return f"{found}@c.us"
@@ -84,8 +94,9 @@ def _e164(text: str, region: str | None = None, *, mobile: bool = False) -> str 
         number = phonenumbers.parse(text, region)
     except phonenumbers.NumberParseException:
         return None
-    if not phonenumbers.is_possible_number(number):
-        return None
-    if mobile and phonenumbers.number_type(number) != phonenumbers.PhoneNumberType.MOBILE:
+    if phonenumbers.is_possible_number_with_reason(number) != phonenumbers.ValidationResult.IS_POSSIBLE:
+        return None  # also of a number that can be dialled from its own town only
+    kinds = phonenumbers.PhoneNumberType
+    if mobile and phonenumbers.number_type(number) not in {kinds.MOBILE, kinds.FIXED_LINE_OR_MOBILE}:
         return None
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164).lstrip("+")

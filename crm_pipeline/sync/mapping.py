@@ -6,6 +6,7 @@ nothing about the field, null clears it, and ``0`` and ``""`` are values.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
@@ -77,6 +78,7 @@ class FieldMapping:
         ]
         self._id = self.fields["id"]
         self.region = connection.default_region
+        self.outward = connection.select.outward
 
     def to_contact(self, record: Any) -> Values:
         """Canonical values of a record. See ``Translator.to_contact``."""
@@ -113,25 +115,27 @@ class FieldMapping:
         for name in self.fields:
             if name in changed and name in contact:
                 field = self.fields[name]
-                _set(payload, _written_path(field, known), _outward(field, contact[name]))
+                path = _written_path(field, known)
+                if not _set(payload, path, _outward(field, contact[name]), known):
+                    raise RecordRejected({field.json_name: f"{path} runs through another value"})
         return payload
 
     def canonical(self, raw: Mapping[str, Any]) -> tuple[Values, dict[str, str]]:
         """Canonical values of a contact as stored, and what is wrong with the rest.
 
         Other programs write the table with plain SQL: a value no rule understands
-        stays as it is here, and is named in the second part.
+        stays as it is here, and is named in the second part. A contact has every field:
+        one of your own that its row does not mention is empty.
         """
         values: Values = {}
         reasons: dict[str, str] = {}
         for name, field in self.fields.items():
-            if name not in raw:
-                continue
+            stored = raw.get(name)
             try:
-                values[name] = field.coerce_internal(raw[name])
+                values[name] = field.coerce_internal(stored)
             except NotAValueError as error:
                 reasons[field.json_name] = str(error)
-                values[name] = str(raw[name])
+                values[name] = str(stored)
         return values, reasons
 
     def checked(self, values: Mapping[str, Any]) -> Values:
@@ -185,10 +189,11 @@ def _own_fields(connection: Connection) -> list[str]:
 def _compile(name: str, connection: Connection) -> CompiledField:
     rule = connection.fields.get(name, FieldRule())
     base = BUILT_IN.get(name) or ContactField(name, name, rule.type or FieldType.TEXT, rule.names or (name,))
+    choices = rule.choices or base.choices
     spec = Spec(
         type=rule.type or base.type,
-        choices=rule.choices or base.choices,
-        synonyms={**dict(base.synonyms), **rule.synonyms},
+        choices=choices,
+        synonyms={said: meant for said, meant in base.synonyms if meant in choices} | rule.synonyms,
         zone=connection.timezone,
         region=connection.default_region,
     )
@@ -220,7 +225,7 @@ def _get(document: Any, path: str) -> Any:
     for step in path.split("."):
         if isinstance(here, dict):
             here = here.get(step, _MISSING)
-        elif isinstance(here, list) and step.isascii() and step.isdigit():
+        elif isinstance(here, list) and _is_index(step):
             here = here[int(step)] if int(step) < len(here) else _MISSING
         else:
             return _MISSING
@@ -229,21 +234,50 @@ def _get(document: Any, path: str) -> Any:
     return here
 
 
-def _set(document: dict[str, Any], path: str, value: Any) -> None:
-    """Put a value at a dotted path, making objects and lists on the way."""
-    steps = path.split(".")
+def _set(document: dict[str, Any], path: str, value: Any, known: Mapping[str, Any] | None) -> bool:
+    """Put a value at a dotted path, making objects and lists on the way.
+
+    Written as the record is ``known``: a key that itself holds the dots stays one key, and
+    a list goes out with all it held, because CRMs replace lists as a whole.
+
+    Returns:
+        Whether there was a way: no other value stands where the path leads.
+    """
+    steps = [path] if known is not None and path in known else path.split(".")
     here: Any = document
+    there: Any = known
     for step, following in zip(steps, [*steps[1:], None], strict=True):
-        empty: Any = value if following is None else ([] if following.isdigit() else {})
         if isinstance(here, list):
+            if not _is_index(step):
+                return False
             here.extend({} for _ in range(int(step) + 1 - len(here)))
-            if following is None or not here[int(step)]:
-                here[int(step)] = empty
-            here = here[int(step)]
-        elif following is None:
-            here[step] = empty
+        key: Any = int(step) if isinstance(here, list) else step
+        inner = here[key] if isinstance(here, list) else here.get(key)
+        there = _get(there, step)
+        filled = isinstance(inner, dict | list) and bool(inner)
+        if following is None:
+            if filled:
+                return False
+            here[key] = value
+        elif filled:
+            here = inner
+        elif inner in (None, {}, []):
+            here[key] = _container(following, there)
+            here = here[key]
         else:
-            here = here.setdefault(step, empty)
+            return False
+    return True
+
+
+def _container(following: str, known: Any) -> Any:
+    """What a path goes on in."""
+    if isinstance(known, list):
+        return copy.deepcopy(known)
+    return [] if _is_index(following) and not isinstance(known, dict) else {}
+
+
+def _is_index(step: str) -> bool:
+    return step.isascii() and step.isdigit()
 
 
 def _written_path(field: CompiledField, known: Mapping[str, Any] | None) -> str:

@@ -71,7 +71,7 @@ class Verdict(Enum):
     EXTERNAL_WINS = "conflict: external wins"
     INTERNAL_WINS = "conflict: internal wins"
     HELD = "conflict: waits for a person"
-    IGNORED = "field goes out only"
+    IGNORED = "field does not travel this way"
 
 
 CONFLICTS: Final = frozenset({Verdict.EXTERNAL_WINS, Verdict.INTERNAL_WINS, Verdict.HELD})
@@ -114,18 +114,23 @@ def merge_field(state: FieldState, rules: FieldRules) -> Decision:  # noqa: PLR0
     if external is ABSENT:
         return _keep(Verdict.SAYS_NOTHING, state)
     if internal is ABSENT:
-        return Decision(Verdict.EXTERNAL_CHANGE, external, external, external)
-    if state.sent is not ABSENT and same(external, state.sent):
+        return _met_by_nobody(state, rules, external)
+    if rules.direction is not Direction.IN and state.sent is not ABSENT and same(external, state.sent):
         return Decision(Verdict.WRITE_CONFIRMED, internal, state.sent, external)
-    if state.external_shadow is not ABSENT and same(external, state.external_shadow):
-        if changed(internal, state.internal_shadow):
-            return _seen(Verdict.INTERNAL_CHANGE, state, external)
-        return _seen(Verdict.UNCHANGED, state, external)
+    outside = changed(external, state.external_shadow)
+    inside = changed(internal, state.internal_shadow)
     if same(internal, external):
-        return Decision(Verdict.AGREE, internal, internal, external)
-    if rules.direction is Direction.OUT:
-        return _internal_stands(Verdict.IGNORED, state, external)
-    return _external_news(state, rules, external, internal)
+        verdict = Verdict.AGREE if outside or inside else Verdict.UNCHANGED
+        return Decision(verdict, internal, internal, external)
+    if (written := _rewritten(state, rules, external)) is not ABSENT:
+        return Decision(Verdict.REWRITTEN, internal, written, external)
+    if outside and inside:
+        return _conflict(state, rules, external, internal)
+    if inside or (not outside and state.external_shadow is ABSENT):
+        return _only_internal(state, rules, external, internal)
+    if outside or state.internal_shadow is ABSENT:
+        return _only_external(state, rules, external, internal)
+    return _seen(Verdict.UNCHANGED, state, external)
 
 
 def to_push(internal: Known, internal_shadow: Known, direction: Direction) -> bool:
@@ -133,28 +138,59 @@ def to_push(internal: Known, internal_shadow: Known, direction: Direction) -> bo
     return direction is not Direction.IN and changed(internal, internal_shadow)
 
 
-def _external_news(state: FieldState, rules: FieldRules, external: Value, internal: Value) -> Decision:
-    """The CRM holds something new, and the contact holds something else."""
-    written = state.sent if state.sent is not ABSENT else state.internal_shadow if state.assumed else ABSENT
-    if written is not ABSENT and looks_rewritten(written, external):
-        return Decision(Verdict.REWRITTEN, internal, written, external)
-    if not changed(internal, state.internal_shadow):
-        first = state.internal_shadow is ABSENT
-        verdict = Verdict.FILL_INTERNAL if first else Verdict.EXTERNAL_CHANGE
-        return Decision(verdict, external, external, external)
-    if external is None and state.external_shadow is ABSENT:
-        return _internal_stands(Verdict.FILL_EXTERNAL, state, external)
-    return _conflict(state, rules, external, internal)
+def _met_by_nobody(state: FieldState, rules: FieldRules, external: Value) -> Decision:
+    """There is no contact yet: it begins with what the CRM holds, where that may come in."""
+    if rules.direction is Direction.OUT:
+        return _seen(Verdict.IGNORED, state, external)
+    return Decision(Verdict.EXTERNAL_CHANGE, external, external, external)
+
+
+def _rewritten(state: FieldState, rules: FieldRules, external: Value) -> Known:
+    """What we wrote, if the CRM now shows what it made of it."""
+    known = state.external_shadow is not ABSENT and same(external, state.external_shadow)
+    if known or rules.direction is Direction.IN:
+        return ABSENT
+    if state.sent is not ABSENT:
+        return state.sent if looks_rewritten(state.sent, external) else ABSENT
+    if not state.assumed or state.internal_shadow is ABSENT:
+        return ABSENT
+    # What goes out only is never taken back in: unless any answer counts as ours, a CRM
+    # that rewrites in its own way would be written to for ever.
+    ours = rules.direction is Direction.OUT or looks_rewritten(state.internal_shadow, external)
+    return state.internal_shadow if ours else ABSENT
+
+
+def _only_internal(state: FieldState, rules: FieldRules, external: Value, internal: Value) -> Decision:
+    """The contact holds something of its own; the CRM holds what it held, or nothing."""
+    if rules.direction is Direction.IN:
+        if external is None:
+            return _seen(Verdict.IGNORED, state, external)
+        return Decision(Verdict.EXTERNAL_WINS, external, external, external)
+    if state.external_shadow is ABSENT:
+        return _internal_stands(Verdict.FILL_EXTERNAL, internal, external)
+    return _seen(Verdict.INTERNAL_CHANGE, state, external)
+
+
+def _only_external(state: FieldState, rules: FieldRules, external: Value, internal: Value) -> Decision:
+    """The CRM holds something new; the contact holds what it held, or nothing."""
+    if rules.direction is Direction.OUT:
+        if internal is None:
+            return _seen(Verdict.IGNORED, state, external)
+        return _internal_stands(Verdict.INTERNAL_WINS, internal, external)
+    first = state.internal_shadow is ABSENT
+    verdict = Verdict.FILL_INTERNAL if first else Verdict.EXTERNAL_CHANGE
+    return Decision(verdict, external, external, external)
 
 
 def _conflict(state: FieldState, rules: FieldRules, external: Value, internal: Value) -> Decision:
-    policy = Policy.EXTERNAL if rules.direction is Direction.IN else rules.policy
+    """Both sides hold something new: where a field goes one way only, its source wins."""
+    ruled = {Direction.IN: Policy.EXTERNAL, Direction.OUT: Policy.INTERNAL}
+    policy = ruled.get(rules.direction, rules.policy)
     if policy is Policy.MANUAL:
         return _keep(Verdict.HELD, state)
     if _winner(policy, state, rules) == "external":
         return Decision(Verdict.EXTERNAL_WINS, external, external, external)
-    # The pair becomes what the CRM holds: whatever the contact holds beside it is to be pushed.
-    return Decision(Verdict.INTERNAL_WINS, internal, external, external)
+    return _internal_stands(Verdict.INTERNAL_WINS, internal, external)
 
 
 def _winner(policy: Policy, state: FieldState, rules: FieldRules) -> Side:
@@ -178,6 +214,6 @@ def _seen(verdict: Verdict, state: FieldState, external: Value) -> Decision:
     return Decision(verdict, state.internal, state.internal_shadow, external)
 
 
-def _internal_stands(verdict: Verdict, state: FieldState, external: Value) -> Decision:
-    """The contact keeps its value, which the CRM does not hold: to be pushed."""
-    return Decision(verdict, state.internal, external, external)
+def _internal_stands(verdict: Verdict, internal: Value, external: Value) -> Decision:
+    """The contact keeps its value; the pair becomes what the CRM holds, so that it is pushed."""
+    return Decision(verdict, internal, external, external)

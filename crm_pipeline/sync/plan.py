@@ -11,6 +11,8 @@ from crm_pipeline.store.links import Link
 from crm_pipeline.sync.errors import RecordRejected
 from crm_pipeline.sync.mapping import FieldMapping, Translator, Values
 from crm_pipeline.sync.merge import ABSENT, to_push
+from crm_pipeline.sync.reports import Outcome
+from crm_pipeline.sync.selection import takes_part
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +42,15 @@ def plan_write(
     link: Link | None,
     held: Collection[str],
     known: dict[str, Any] | None,
-) -> PlannedWrite | None:
-    """What to write for a contact; None when the CRM knows it all.
+) -> PlannedWrite | Outcome:
+    """What to write for a contact; or that it is unchanged (the CRM knows it all) or skipped by a rule.
 
     Raises:
         RecordRejected: a value that has to be written is none its field can hold.
     """
     values, reasons = mapping.canonical(raw)
+    if not takes_part(mapping.outward, values, {}):
+        return Outcome.SKIPPED
     shadow = link.internal_shadow if link is not None else {}
     dirty = [
         name
@@ -54,15 +58,15 @@ def plan_write(
         if name not in held and to_push(values.get(name), shadow.get(name, ABSENT), field.direction)
     ]
     if not dirty:
-        return None
+        return Outcome.UNCHANGED
     wrong = {key: reason for key, reason in reasons.items() if link is None or _name(mapping, key) in dirty}
     if wrong:
         raise RecordRejected(wrong)
-    sent = {name: values[name] for name in dirty}
+    sent = {name: values.get(name) for name in dirty}
     external = link.external_shadow if link is not None else {}
     payload = translator.to_external(values, dirty, dict(shadow), known)
     if not payload:
-        return None
+        return Outcome.UNCHANGED
     return PlannedWrite(
         contact_id=contact_id,
         contact_version=contact_version,

@@ -10,6 +10,7 @@ from typing import Any
 from crm_pipeline import instants
 from crm_pipeline.connectors.base import Page, Record, Resume, ResumeError, Window
 from crm_pipeline.store import landing, state
+from crm_pipeline.sync.absence import Seen, note_absent
 from crm_pipeline.sync.arrivals import arrivals
 from crm_pipeline.sync.context import Context, Progress, no_progress
 from crm_pipeline.sync.reports import Report
@@ -78,13 +79,17 @@ def pull_new(context: Context, progress: Progress = no_progress) -> Report:
     with _timed(context, report):
         with context.read() as tx:
             stored = state.load(tx, context.name)
-        here = _resumed(stored, context.clock()) or _fresh(context, stored)
+        resumed = _resumed(stored, context.clock())
+        here, seen = resumed or _fresh(context, stored), Seen()
         try:
-            _read_pages(context, here, report, progress)
+            _read_pages(context, here, report, progress, seen)
         except ResumeError:
             with context.read() as tx:
-                here = _fresh(context, state.load(tx, context.name))
-            _read_pages(context, here, report, progress)
+                here, resumed = _fresh(context, state.load(tx, context.name)), None
+            _read_pages(context, here, report, progress, seen)
+        if here.since is None and resumed is None:
+            # Only a reading of everything, from its first page to its last, can say what is absent.
+            note_absent(context, seen)
         _finish(context, here, report)
     return report
 
@@ -108,9 +113,10 @@ def pull_window(context: Context, window: Window, progress: Progress = no_progre
     return report
 
 
-def _read_pages(context: Context, here: _Progress, report: Report, progress: Progress) -> None:
+def _read_pages(context: Context, here: _Progress, report: Report, progress: Progress, seen: Seen) -> None:
     for page in context.connector.pages(Window(since=here.since), here.next):
         here.note(page)
+        seen.add(record.external_id for record in page.records if record.external_id is not None)
         with context.write() as tx:
             counts = landing.land(
                 tx, context.name, arrivals(context, page.records, page.read_at), context.run_id

@@ -20,14 +20,14 @@ from crm_pipeline.store.ledger import Change, OpenConflict
 from crm_pipeline.store.links import Link
 from crm_pipeline.store.rejects import NewReject
 from crm_pipeline.sync.apply import apply_landed
-from crm_pipeline.sync.arrivals import arrivals
+from crm_pipeline.sync.arrivals import arrivals, tombstone
 from crm_pipeline.sync.coerce import same
 from crm_pipeline.sync.context import Context, Progress, no_progress
 from crm_pipeline.sync.errors import RecordRejected
+from crm_pipeline.sync.look import Look
 from crm_pipeline.sync.mapping import Values
 from crm_pipeline.sync.merge import ABSENT, changed
 from crm_pipeline.sync.plan import PlannedWrite, plan_write
-from crm_pipeline.sync.look import Look
 from crm_pipeline.sync.recovery import recover
 from crm_pipeline.sync.reports import Outcome, Report
 from crm_pipeline.sync.workset import flat
@@ -151,8 +151,8 @@ def _plan(context: Context, tx: Transaction, batch: Sequence[StoredContact]) -> 
             refused.append(NewReject("push", contact.id, rejected.reasons))
             settled.append((contact.id, contact.row_version))
             continue
-        if planned is None:
-            plan.outcomes[Outcome.UNCHANGED] += 1
+        if isinstance(planned, Outcome):
+            plan.outcomes[planned] += 1
             settled.append((contact.id, contact.row_version))
             continue
         intent = _intend(planned, context.clock())
@@ -196,6 +196,7 @@ class _Confirmation:
         self._existing: list[tuple[str, str | None]] = []
         self._open_fields: dict[str, dict[str, OpenConflict]] = {}
         self._shown: list[Record] = []
+        self._gone: list[str] = []
         self._nothing_new: list[str] = []
 
     def confirm(self, sent: Sequence[Intent], results: Sequence[WriteResult], report: Report) -> None:
@@ -223,7 +224,7 @@ class _Confirmation:
                 report.pending += 1
                 self._failed(intent, result, failures.get(intent.contact_id, 0))
             else:
-                outcomes[self._refused(intent, result, link_of.get(intent.contact_id))] += 1
+                outcomes[self._refused(intent, result)] += 1
         report.counts.add(outcomes)
         links.insert(tx, context.name, self._new_links)
         links.update(tx, context.name, self._links)
@@ -234,6 +235,8 @@ class _Confirmation:
         rejects.write(tx, context.name, self._rejects, context.run_id, self._now)
         rejects.clear(tx, context.name, "push", self._cleared)
         landing.land(tx, context.name, arrivals(context, self._shown, self._asked_at), context.run_id)
+        tombstones = [tombstone(external_id, self._asked_at) for external_id in self._gone]
+        landing.land(tx, context.name, tombstones, context.run_id)
         landing.settle_current(tx, context.name, self._nothing_new, Outcome.UNCHANGED.value, self._now)
 
     def _written(self, intent: Intent, result: WriteResult, external_id: str, link: Link | None) -> Outcome:
@@ -306,13 +309,12 @@ class _Confirmation:
             NewReject("push", intent.contact_id, {"record": result.reason}, next_attempt_at=self._now + wait)
         )
 
-    def _refused(self, intent: Intent, result: WriteResult, link: Link | None) -> Outcome:
+    def _refused(self, intent: Intent, result: WriteResult) -> Outcome:
         """Repeating would not help: it waits for another content, another mapping or a replay."""
         self._pushed.append((intent.contact_id, intent.contact_version))
         self._states.append((intent.id, result.status.value))
-        if result.status is WriteStatus.GONE and link is not None:
-            link.external_deleted_at = self._now
-            self._links.append(link)
+        if result.status is WriteStatus.GONE and intent.external_id is not None:
+            self._gone.append(intent.external_id)
             return Outcome.SKIPPED
         self._rejects.append(NewReject("push", intent.contact_id, {"record": result.reason}))
         return Outcome.REJECTED

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from crm_pipeline.store import intents, links, state
+from crm_pipeline.store import intents, landing, state
 from crm_pipeline.store.intents import Intent
 from crm_pipeline.sync.apply import apply_landed
+from crm_pipeline.sync.arrivals import tombstone
 from crm_pipeline.sync.context import Context
 from crm_pipeline.sync.look import apply_read
 from crm_pipeline.sync.pull import pull_new
@@ -40,17 +41,11 @@ def _read_back_changed(context: Context, waiting: Sequence[Intent]) -> None:
     ids = [intent.external_id for intent in waiting if intent.external_id is not None]
     read_at = context.clock()
     found = context.connector.read(ids)
-    apply_read(context, found, read_at)
+    gone = set(ids) - {record.external_id for record in found}
     with context.write() as tx:
-        gone = set(ids) - {record.external_id for record in found}
-        lost = [
-            link
-            for link in links.load_by_external_id(tx, context.name, gone)
-            if link.external_deleted_at is None
-        ]
-        for link in lost:
-            link.external_deleted_at = read_at
-        links.update(tx, context.name, lost)
+        tombstones = [tombstone(external_id, read_at) for external_id in sorted(gone)]
+        landing.land(tx, context.name, tombstones, context.run_id)
+    apply_read(context, found, read_at)
     _supersede(context, waiting)
 
 

@@ -7,7 +7,6 @@ where its answer did not show it at once. Anything else is an edit, and treated 
 from __future__ import annotations
 
 import re
-from datetime import timedelta
 
 from crm_pipeline import instants
 from crm_pipeline.sync.coerce import Value, comparable
@@ -16,15 +15,17 @@ _SHORTEST_TRUNCATION = 32
 """Characters. Cut shorter than any CRM's field limit, it was cut by a person."""
 _FEWEST_PHONE_DIGITS = 6
 _NOT_DIGITS = re.compile(r"[^0-9]")
-_PHONE = re.compile(r"[0-9 ()+./@a-z\u00a0-]*", re.IGNORECASE)
+_WHATSAPP = re.compile(r"@(?:c\.us|s\.whatsapp\.net)\Z", re.IGNORECASE)
+_PHONE = re.compile(r"[0-9\s()+./\u2010-\u2015-]*")
 _INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{15}Z")
 
 
 def looks_rewritten(written: Value, seen: Value) -> bool:
     """Whether ``seen`` could be ``written`` after a CRM's usual tidying.
 
-    Trimmed or collapsed blanks, another case, text cut to a length, a phone number in
-    another format, a time cut to seconds, minutes or days, nothing for an empty text.
+    Trimmed or collapsed blanks, another case, text cut to a length, a phone number with
+    other punctuation, a time cut to milliseconds, seconds, minutes or days, nothing for
+    an empty text.
     """
     if written in ("", None) and seen in ("", None):
         return True
@@ -45,14 +46,22 @@ def _folded(text: str) -> str:
 
 
 def _same_phone(written: str, seen: str) -> bool:
-    if not (_PHONE.fullmatch(written) and _PHONE.fullmatch(seen)):
+    mine, theirs = _WHATSAPP.sub("", written), _WHATSAPP.sub("", seen)
+    if not (_PHONE.fullmatch(mine) and _PHONE.fullmatch(theirs)):
         return False
-    mine, theirs = _NOT_DIGITS.sub("", written), _NOT_DIGITS.sub("", seen)
+    mine, theirs = _NOT_DIGITS.sub("", mine), _NOT_DIGITS.sub("", theirs)
     return len(mine) >= _FEWEST_PHONE_DIGITS and mine == theirs
 
 
 def _same_moment(written: str, seen: str) -> bool:
-    mine, theirs = instants.from_text(written), instants.from_text(seen)
-    if timedelta(0) <= mine - theirs < timedelta(minutes=1):
-        return True
-    return mine.date() == theirs.date() and theirs.time().isoformat() == "00:00:00"
+    try:
+        mine, theirs = instants.from_text(written), instants.from_text(seen)
+    except ValueError:
+        return False  # text that only looks like a time
+    thousandths = mine.microsecond // 1000 * 1000
+    return theirs in (
+        mine.replace(microsecond=thousandths),
+        mine.replace(microsecond=0),
+        mine.replace(second=0, microsecond=0),
+        mine.replace(hour=0, minute=0, second=0, microsecond=0),
+    )

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from crm_pipeline import instants
-from crm_pipeline.connection import Merge
+from crm_pipeline.connection import Connection
 from crm_pipeline.contact import NEW_DEAL_STATUS
 from crm_pipeline.store.landing import Landed
-from crm_pipeline.store.ledger import Change, Conflict
+from crm_pipeline.store.ledger import Change, Conflict, OpenConflict
 from crm_pipeline.store.links import Link
 from crm_pipeline.sync.coerce import Value
-from crm_pipeline.sync.errors import RecordRejected
+from crm_pipeline.sync.errors import RecordRejected, UnknownConflictError
 from crm_pipeline.sync.mapping import FieldMapping, Values
 from crm_pipeline.sync.merge import (
     ABSENT,
@@ -21,11 +21,13 @@ from crm_pipeline.sync.merge import (
     Decision,
     FieldRules,
     FieldState,
+    Side,
     Verdict,
     merge_field,
     to_push,
 )
 from crm_pipeline.sync.reports import Outcome
+from crm_pipeline.sync.selection import takes_part
 from crm_pipeline.sync.workset import Contact, Workset
 
 AMBIGUOUS_CONTACT = "another record of the CRM is already linked to this contact"
@@ -39,7 +41,7 @@ class Settler:
 
     work: Workset
     mapping: FieldMapping
-    merge: Merge
+    connection: Connection
     now: datetime
 
     def settle(self, row: Landed, values: Values) -> Outcome:
@@ -53,7 +55,9 @@ class Settler:
             return self._first_meeting(row, values)
         contact = self.work.contact(link.contact_id)
         if contact is None:
-            return Outcome.SKIPPED  # deleted here; a deleted contact is not brought back by an old record
+            return Outcome.SKIPPED  # deleted here, and a delete here stays here
+        if not takes_part(self.connection.select.inward, values, contact.values):
+            return Outcome.SKIPPED
         self._check_address(contact, values)
         return self._merge(row, values, contact, link)
 
@@ -65,22 +69,50 @@ class Settler:
             return Outcome.UNCHANGED
         link.external_deleted_at = row.modified_at or row.read_at
         self.work.touch(link)
+        if self.connection.deletes.policy == "keep" or contact.archived_at is not None:
+            return Outcome.UNCHANGED
         contact.archived_at = self.now
-        self._note(
-            contact, "archived_at", None, instants.to_text(self.now), "external", "deleted in the CRM", row.id
-        )
+        at = instants.to_text(self.now)
+        self._note(contact, "archived_at", None, at, "external", "deleted in the CRM", row.id)
         return Outcome.UPDATED
+
+    def resolve(self, conflict: OpenConflict, winner: Side) -> None:
+        """A person settles one field: it becomes what that side holds, on both.
+
+        Raises:
+            UnknownConflictError: the contact or its record is gone.
+        """
+        contact = self.work.contact(conflict.contact_id)
+        link = self.work.link_of(contact) if contact is not None else None
+        if contact is None or link is None:
+            msg = f"the contact of conflict {conflict.id} is not linked any more"
+            raise UnknownConflictError(msg)
+        theirs = conflict.external
+        if winner == "external":
+            decision = Decision(Verdict.EXTERNAL_WINS, theirs, theirs, theirs)
+        else:
+            decision = Decision(Verdict.INTERNAL_WINS, contact.values.get(conflict.field), theirs, theirs)
+        self._take(conflict.field, decision, contact, link, None)
+        contact.to_push = self._note_edits(contact, link)
+        self.work.touch(link)
+        self.work.settled_conflicts[conflict.id] = winner
 
     def _first_meeting(self, row: Landed, values: Values) -> Outcome:
         identity = values.get("id")
         if not isinstance(identity, str):
             raise RecordRejected({"id": NO_IDENTITY})
         contact = self.work.find(identity)
+        if not takes_part(self.connection.select.inward, values, contact.values if contact else None):
+            return Outcome.SKIPPED
         if contact is None:
             return self._create(row, values, identity)
-        if self.work.link_of(contact) is not None:
+        former = self.work.link_of(contact)
+        if former is None:
+            return self._merge(row, values, contact, self.work.connect(row.external_id, contact))
+        if former.external_deleted_at is None:
             raise RecordRejected({"id": AMBIGUOUS_CONTACT})
-        return self._merge(row, values, contact, self.work.connect(row.external_id, contact))
+        # The record it was linked to is gone (deleted, or merged into this one): the two meet anew.
+        return self._merge(row, values, contact, self.work.repoint(former, row.external_id))
 
     def _create(self, row: Landed, values: Values, identity: str) -> Outcome:
         contact = self.work.create(identity)
@@ -123,8 +155,8 @@ class Settler:
             rules = FieldRules(
                 field.direction,
                 field.policy,
-                self.merge.tie,
-                timedelta(seconds=self.merge.clock_tolerance_seconds),
+                self.connection.merge.tie,
+                timedelta(seconds=self.connection.merge.clock_tolerance_seconds),
             )
             decision = merge_field(state, rules)
             if name in sent and decision.verdict not in _ARRIVED:
@@ -133,13 +165,23 @@ class Settler:
                 self._carry_out(name, state, decision, contact, link, row)
         contact.to_push = self._note_edits(contact, link)
         link.external_modified_at = row.modified_at or link.external_modified_at
-        if link.external_deleted_at is not None:
-            link.external_deleted_at = None
-            contact.archived_at = None
+        restored = self._restore(contact, link, row)
         self.work.touch(link)
         if intent is not None and (arrived or intent.external_id is None):
             self.work.closed_intents.append((intent.id, "confirmed"))
-        return Outcome.UPDATED if len(contact.changed) > before else Outcome.UNCHANGED
+        return Outcome.UPDATED if restored or len(contact.changed) > before else Outcome.UNCHANGED
+
+    def _restore(self, contact: Contact, link: Link, row: Landed) -> bool:
+        """A record that is there again brings its archived contact back."""
+        if link.external_deleted_at is None:
+            return False
+        link.external_deleted_at = None
+        if contact.archived_at is None:
+            return False
+        was = instants.to_text(contact.archived_at)
+        self._note(contact, "archived_at", was, None, "external", "there again in the CRM", row.id)
+        contact.archived_at = None
+        return True
 
     def _carry_out(
         self, name: str, state: FieldState, decision: Decision, contact: Contact, link: Link, row: Landed
@@ -159,6 +201,12 @@ class Settler:
             )
         elif waiting is not None:
             self.work.settled_conflicts[waiting.id] = "agreed"
+        self._take(name, decision, contact, link, row.id)
+
+    def _take(
+        self, name: str, decision: Decision, contact: Contact, link: Link, record_id: int | None
+    ) -> None:
+        """Give link and contact what was decided."""
         _store_shadow(link.internal_shadow, name, decision.internal_shadow)
         _store_shadow(link.external_shadow, name, decision.external_shadow)
         if name in link.assumed and not decision.assumed:
@@ -166,8 +214,7 @@ class Settler:
         old = contact.values.get(name)
         if decision.internal is ABSENT or old == decision.internal:
             return
-        rule = decision.verdict.value
-        self._note(contact, name, old, decision.internal, "external", rule, row.id)
+        self._note(contact, name, old, decision.internal, "external", decision.verdict.value, record_id)
         if name == "id":
             self.work.readdress(contact, str(decision.internal))
         else:

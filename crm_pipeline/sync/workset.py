@@ -55,6 +55,7 @@ class Workset:
         self._link_of: dict[str, Link] = {}
         self._new_links: dict[str, Link] = {}
         self._changed_links: dict[str, Link] = {}
+        self._dropped_links: list[str] = []
         self._new_aliases: dict[str, str] = {}
         self._held: dict[str, dict[str, OpenConflict]] = {}
         self._open_intents: dict[str, Intent] = {}
@@ -110,6 +111,17 @@ class Workset:
         self._new_links[external_id] = link
         return link
 
+    def repoint(self, link: Link, external_id: str) -> Link:
+        """The contact is another record from now on; what the old one held no longer counts."""
+        self._dropped_links.append(link.external_id)
+        self._links.pop(link.external_id)
+        self._new_links.pop(link.external_id, None)
+        self._changed_links.pop(link.external_id, None)
+        fresh = Link(external_id, link.contact_id, external_deleted_at=link.external_deleted_at)
+        self._know(fresh)
+        self._new_links[external_id] = fresh
+        return fresh
+
     def touch(self, link: Link) -> None:
         """Save this link in the end."""
         if link.external_id not in self._new_links:
@@ -139,6 +151,7 @@ class Workset:
             contact = self._contacts.get(link.contact_id)
             if contact is not None:
                 link.contact_id = str(contact.values["id"]) if "id" in contact.changed else contact.key
+        links.delete(tx, connection, self._dropped_links)
         links.insert(tx, connection, self._new_links.values())
         links.update(tx, connection, self._changed_links.values())
         ledger.write_changes(tx, connection, self.changes, run_id)

@@ -11,11 +11,12 @@ import pytest
 from crm_pipeline.connection import Connection
 from crm_pipeline.connectors.rest import RestConnector
 from crm_pipeline.connectors.session import Session
-from crm_pipeline_tests.connectors.servers import Answering, Server, serving
+from crm_pipeline_tests.connectors.servers import Server, serving
 
 KEY = "top-secret-key"
 
-Serve = Callable[[Answering], Server]
+Serve = Callable[..., Server]
+MakeSession = Callable[..., Session]
 Connect = Callable[..., RestConnector]
 
 
@@ -23,7 +24,7 @@ Connect = Callable[..., RestConnector]
 def serve() -> Iterator[Serve]:
     """Start servers; they stop with the test."""
     with contextlib.ExitStack() as stack:
-        yield lambda answer: stack.enter_context(serving(answer))
+        yield lambda answer, **more: stack.enter_context(serving(answer, **more))
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def waits() -> list[float]:
 
 
 @pytest.fixture
-def session(waits: list[float]) -> Iterator[Callable[..., Session]]:
+def session(waits: list[float]) -> Iterator[MakeSession]:
     """Make sessions without real waiting and without jitter; they close with the test."""
     with contextlib.ExitStack() as stack:
 
@@ -46,7 +47,7 @@ def session(waits: list[float]) -> Iterator[Callable[..., Session]]:
 
 
 @pytest.fixture
-def connector(session: Callable[..., Session]) -> Connect:
+def connector(session: MakeSession) -> Connect:
     """Make connectors over such sessions."""
 
     def make(url: str, **sections: Any) -> RestConnector:

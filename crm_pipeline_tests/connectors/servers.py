@@ -70,8 +70,11 @@ def script(*replies: Reply) -> Answering:
 
 
 @contextlib.contextmanager
-def serving(answer: Answering) -> Iterator[Server]:
-    """Serve on a free loopback port, one thread for each connection."""
+def serving(answer: Answering, greeting: bytes = b"") -> Iterator[Server]:
+    """Serve on a free loopback port, one thread for each connection.
+
+    ``greeting`` is sent before anything is asked, as other protocols do.
+    """
     sockets: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = Server(f"http://127.0.0.1:{listener.getsockname()[1]}")
@@ -82,6 +85,7 @@ def serving(answer: Answering) -> Iterator[Server]:
                     connection, _ = listener.accept()
                     server.connections += 1
                     sockets.append(connection)
+                    connection.sendall(greeting)
                     threading.Thread(target=_converse, args=(connection, server, answer), daemon=True).start()
 
         thread = threading.Thread(target=accept, daemon=True)

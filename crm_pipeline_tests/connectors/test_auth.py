@@ -10,8 +10,8 @@ import pytest
 from crm_pipeline.connection import Auth
 from crm_pipeline.connectors.auth import check_headers, make_auth
 from crm_pipeline.connectors.base import ConnectorSetupError
+from crm_pipeline_tests.connectors.conftest import MakeSession, Serve
 from crm_pipeline_tests.connectors.servers import reply, script
-from crm_pipeline_tests.connectors.test_session import MakeSession, Serve
 
 
 @pytest.mark.parametrize(

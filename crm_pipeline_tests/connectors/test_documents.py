@@ -12,8 +12,6 @@ from crm_pipeline.connectors.base import CrmAnswerError
 from crm_pipeline.connectors.documents import dig, document, merged, nest, says_failure
 from crm_pipeline.connectors.session import Answer
 
-JSON = {"Content-Type": "application/json; charset=utf-8"}
-
 
 def read(body: bytes, content_type: str | None = "application/json", depth: int = 8) -> Any:
     """Read a body as a document."""
@@ -21,7 +19,9 @@ def read(body: bytes, content_type: str | None = "application/json", depth: int 
     return document(Answer(200, headers, body, "http://crm/x"), depth)
 
 
-@pytest.mark.parametrize("content_type", ["application/json", "application/vnd.api+json", "text/json", None])
+@pytest.mark.parametrize(
+    "content_type", ["application/json; charset=utf-8", "application/vnd.api+json", "text/json", None]
+)
 def test_json_types_are_read(content_type: str | None) -> None:
     """JSON by any of its names, or without one, is read."""
     assert read(b'{"a":1}', content_type) == {"a": 1}

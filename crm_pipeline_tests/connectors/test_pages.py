@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from crm_pipeline.connection import Connection, ConnectorType
 from crm_pipeline.connectors import connect
 from crm_pipeline.connectors.base import (
     Connector,
@@ -20,7 +21,6 @@ from crm_pipeline.connectors.base import (
     ResumeError,
     Window,
 )
-from crm_pipeline.connection import Connection, ConnectorType
 from crm_pipeline_tests.connectors.conftest import KEY, Connect, Serve
 from crm_pipeline_tests.connectors.servers import CUT, Reply, Seen, reply, script
 

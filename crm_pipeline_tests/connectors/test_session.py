@@ -22,10 +22,9 @@ from crm_pipeline.connectors.base import (
 )
 from crm_pipeline.connectors.repeats import LostAnswerError, NotSentError
 from crm_pipeline.connectors.session import Exchange, Session, problem_of
-from crm_pipeline_tests.connectors.conftest import KEY, Serve
+from crm_pipeline_tests.connectors.conftest import KEY, MakeSession, Serve
 from crm_pipeline_tests.connectors.servers import CUT, Seen, closed_port, reply, script
 
-MakeSession = Callable[..., Session]
 FINE = reply(200, {"ok": True})
 SHORT = {"connect_timeout": 0.3, "read_timeout": 0.3, "total_timeout": 0.6}
 
@@ -211,7 +210,7 @@ def test_credentials_stay_with_the_origin(elsewhere: str, serve: Serve, session:
     server, other = serve(script(FINE)), serve(script(FINE))
     port, other_port = server.url.rpartition(":")[2], other.url.rpartition(":")[2]
     crm = session(server.url)
-    with pytest.raises(CrmAnswerError, match="origin"):
+    with pytest.raises(ConnectorError, match=r"origin|cannot be built"):
         crm.send("GET", elsewhere.format(port=port, other=other_port))
     assert (server.connections, other.connections, crm.calls) == (0, 0, 0)
 
@@ -331,7 +330,7 @@ def test_trickle_does_not_hang(whole: bytes, serve: Serve, session: MakeSession)
 
 def test_silence_times_out(serve: Serve, session: MakeSession) -> None:
     """A CRM that accepts and says nothing is left after the read timeout."""
-    server = serve(lambda _seen: (time.sleep(1.5) or piece for piece in [b"x"]))
+    server = serve(lambda _seen: drip(b"x", 1.5))
     began = time.monotonic()
     with pytest.raises(LostAnswerError, match="in time"):
         session(server.url, limits={**SHORT, "retries": 0}).send("GET", server.url)
@@ -358,11 +357,9 @@ def test_broken_answer_is_an_answer_error(raw: Any, reason: str, serve: Serve, s
 
 def test_tls_to_a_plain_port_is_told(serve: Serve, session: MakeSession) -> None:
     """A scheme that the port does not speak says so."""
-    server = serve(lambda _seen: [b"HTTP/1.1 400 Bad\r\n\r\n"])
+    url = serve(script(FINE), greeting=b"220 mail.example ready\r\n").url.replace("http:", "https:")
     with pytest.raises(CrmUnavailableError, match="TLS"):
-        session(server.url.replace("http:", "https:"), limits={"retries": 0}).send(
-            "GET", server.url.replace("http:", "https:")
-        )
+        session(url, limits={"retries": 0}).send("GET", url)
 
 
 @pytest.mark.parametrize("body", [b"x" * 200_000, gzip.compress(b"0" * 50_000_000)], ids=["large", "bomb"])
@@ -400,7 +397,7 @@ def _leaks(error: BaseException | None) -> str:
         lambda _seen: [b"HTTP/1.1 200 OK\r\nX: " + b"b0dy" * 100_000],
         script(reply(200, b"b0dy", Content_Encoding="gzip")),
         script(reply(200, b"b0dy" * 1000)),
-        lambda _seen: (time.sleep(0.6) or b"x" for _ in range(1)),
+        lambda _seen: drip(b"x", 0.6),
     ],
     ids=["cut", "short", "header", "gzip", "large", "silent"],
 )

@@ -140,6 +140,7 @@ def _create_tables() -> None:
         sa.Column("polling", sa.Boolean(), nullable=False),
         sa.Column("watermark", Instant(), nullable=True),
         sa.Column("pull", Json(), nullable=True),
+        sa.Column("mapping", sa.Text(), nullable=True),
         sa.Column("last_read_at", Instant(), nullable=True),
         sa.Column("last_full_read_at", Instant(), nullable=True),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_connections")),

@@ -1,0 +1,63 @@
+"""Absence: records a complete reading no longer listed, confirmed one by one before they count."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterable, Sequence
+
+from crm_pipeline.store import landing, links, rejects
+from crm_pipeline.sync.arrivals import arrivals, tombstone
+from crm_pipeline.sync.context import Context
+
+
+class Seen:
+    """Which records a reading listed: eight bytes for each, whatever its id.
+
+    Two ids that share their eight bytes hide a delete; they never make one up.
+    """
+
+    def __init__(self) -> None:
+        """Nothing listed yet."""
+        self._marks = array("Q")
+
+    def add(self, external_ids: Iterable[str]) -> None:
+        """These were listed."""
+        self._marks.extend(_mark(external_id) for external_id in external_ids)
+
+    def missing_from(self, portions: Iterable[Sequence[str]]) -> list[str]:
+        """Of these ids, the ones that were not listed."""
+        listed = frozenset(self._marks)
+        return [each for portion in portions for each in portion if _mark(each) not in listed]
+
+
+def note_absent(context: Context, seen: Seen) -> None:
+    """Land a tombstone for each linked record that is really gone; forget rejects of such records.
+
+    Asking for each by its id tells a deleted record from one that a listing left out, and
+    from one that was merged into another, which answers under the other's id.
+
+    Raises:
+        ConnectorError: the CRM could not be asked.
+    """
+    with context.read() as tx:
+        missing = seen.missing_from(links.each_external_id(tx, context.name))
+        rejected = [reject.key for reject in rejects.load(tx, context.name) if reject.source == "pull"]
+    for start in range(0, len(missing), _ASKED_TOGETHER):
+        asked = missing[start : start + _ASKED_TOGETHER]
+        read_at = context.clock()
+        found = context.connector.read(asked)
+        there = {record.external_id for record in found}
+        lost = [external_id for external_id in asked if external_id not in there]
+        with context.write() as tx:
+            landing.land(tx, context.name, arrivals(context, found, read_at), context.run_id)
+            landing.land(tx, context.name, [tombstone(each, read_at) for each in lost], context.run_id)
+    with context.write() as tx:
+        rejects.clear(tx, context.name, "pull", seen.missing_from([rejected]))
+
+
+_ASKED_TOGETHER = 100
+
+
+def _mark(external_id: str) -> int:
+    return int.from_bytes(hashlib.blake2b(external_id.encode(), digest_size=8).digest())

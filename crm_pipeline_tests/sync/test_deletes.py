@@ -1,0 +1,158 @@
+"""Records that go away: confirmed one by one, archived and never dropped, and never too many at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from crm_pipeline.connection import Connection
+from crm_pipeline.sync.apply import apply_landed
+from crm_pipeline.sync.context import lease_held
+from crm_pipeline.sync.errors import TooManyDeletesError
+from crm_pipeline_tests.sync.world import World
+
+ONE = "6281100000001@c.us"
+TWO = "6281100000002@c.us"
+
+
+@pytest.fixture
+def world(world: World) -> World:
+    """A CRM that lists everything every time, so that absence can be told."""
+    world.crm.reads_by_modified = False
+    return world
+
+
+def many(world: World, number: int) -> list[str]:
+    """Sync so many records."""
+    keys = [world.crm.put(phone=f"62811000{each:05d}@c.us", name=f"Contact {each}") for each in range(number)]
+    world.sync()
+    return keys
+
+
+def archived(world: World) -> set[str]:
+    """Ids of archived contacts."""
+    return {row["id"] for row in world.rows("contacts") if row["archived_at"] is not None}
+
+
+def test_a_deleted_record_archives_its_contact_and_is_not_made_again(world: World) -> None:
+    """The contact is marked, never dropped; nothing is written to the CRM; it is in the history."""
+    key = world.crm.put(phone=ONE, name="Sinta")
+    world.crm.put(phone=TWO)
+    world.sync()
+    world.crm.delete(key)
+    world.sync()
+    world.sync()
+    assert archived(world) == {ONE}
+    assert world.contact(ONE)["nama"] == "Sinta"
+    assert world.crm.writes == []
+    assert [row["rule"] for row in world.rows("contact_changes") if row["field"] == "archived_at"] == [
+        "deleted in the CRM"
+    ]
+
+
+def test_policy_keep_leaves_the_contact_alone(world: World) -> None:
+    """Who wants to keep contacts keeps them."""
+    world.connection = Connection.model_validate({"deletes": {"policy": "keep"}})
+    key = world.crm.put(phone=ONE, name="Sinta")
+    world.sync()
+    world.crm.delete(key)
+    world.sync()
+    assert archived(world) == set()
+    assert world.crm.records == {}
+
+
+def test_a_contact_that_comes_back_is_restored_and_not_doubled(world: World) -> None:
+    """The same record again, or a new record of the same phone: one contact, active again."""
+    first = world.crm.put(phone=ONE, name="Sinta")
+    world.sync()
+    kept = world.crm.records[first]
+    world.crm.delete(first)
+    world.sync()
+    world.crm.records[first] = kept
+    world.sync()
+    assert archived(world) == set()
+    world.crm.delete(first)
+    world.sync()
+    second = world.crm.put(phone=ONE, name="Sinta again")
+    world.sync()
+    assert world.ids() == {ONE}
+    assert archived(world) == set()
+    assert world.contact(ONE)["nama"] == "Sinta again"
+    assert [row["external_id"] for row in world.rows("links")] == [second]
+
+
+def test_a_record_a_listing_left_out_is_not_taken_for_deleted(world: World) -> None:
+    """Absence is confirmed by asking for the record itself."""
+    keys = many(world, 5)
+    hidden = world.crm.records[keys[0]]
+    listed = world.crm._listed
+    world.crm._listed = lambda window: [key for key in listed(window) if key != hidden["id"]]  # type: ignore[method-assign]
+    world.sync()
+    assert archived(world) == set()
+
+
+@pytest.mark.parametrize("left", [0, 1, 180])
+def test_too_many_deletes_stop_the_run_before_anything_is_archived(world: World, left: int) -> None:
+    """An empty or short listing archives nobody; the message says how to go on; other news is applied."""
+    keys = many(world, 200)
+    for key in keys[left:]:
+        world.crm.delete(key)
+    world.crm.put(phone="6281999999999@c.us", name="New")
+    with pytest.raises(TooManyDeletesError, match="--allow-deletes"):
+        world.sync()
+    assert archived(world) == set()
+    assert "6281999999999@c.us" in world.ids()
+    context = world.context()
+    with lease_held(context):
+        apply_landed(context, allow_deletes=True)
+    assert len(archived(world)) == 200 - left
+
+
+def test_ten_deletes_are_never_too_many(world: World) -> None:
+    """A small account may lose a few: exactly those are archived."""
+    keys = many(world, 20)
+    for key in keys[:10]:
+        world.crm.delete(key)
+    world.sync()
+    assert len(archived(world)) == 10
+
+
+def test_records_that_are_listed_again_are_taken_back_without_anybodys_help(world: World) -> None:
+    """A credential that lost its scope for an hour leaves no trace."""
+    many(world, 100)
+    kept, world.crm.records = world.crm.records, {}
+    with pytest.raises(TooManyDeletesError):
+        world.sync()
+    world.crm.records = kept
+    world.sync()
+    assert archived(world) == set()
+    assert world.sync()[1].counts.seen == 0
+
+
+def test_a_merge_in_the_crm_points_the_link_to_the_record_that_remains(world: World) -> None:
+    """The duplicate that had waited as ambiguous takes over when the first is merged into it."""
+    first = world.crm.put(phone=ONE, name="Sinta", notes="first")
+    second = world.crm.put(phone=ONE, name="Sinta", company="PT Panggung")
+    world.sync()
+    assert len(world.rows("rejects")) == 1
+    world.crm.merge(first, second)
+    world.sync()
+    world.sync()
+    assert world.rows("rejects") == []
+    assert world.ids() == {ONE}
+    assert archived(world) == set()
+    assert [row["external_id"] for row in world.rows("links")] == [second]
+    assert world.contact(ONE)["instansi"] == "PT Panggung"
+    assert world.crm.records[second]["notes"] == "first"
+
+
+def test_a_record_that_is_gone_when_we_write_to_it_archives_the_contact(world: World) -> None:
+    """A push that meets a deleted record makes no new one."""
+    world.crm.reads_by_modified = True
+    key = world.crm.put(phone=ONE, name="Sinta")
+    world.sync()
+    world.crm.delete(key)
+    world.sql("UPDATE contacts SET notes = 'still here'")
+    world.sync()
+    world.sync()
+    assert world.crm.records == {}
+    assert archived(world) == {ONE}
