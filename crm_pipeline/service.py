@@ -16,7 +16,7 @@ from crm_pipeline import instants
 from crm_pipeline.connection import Connection
 from crm_pipeline.connectors.base import ConnectorError, Window
 from crm_pipeline.settings import PushMode, Settings, SettingsError, SyncMode, load_settings
-from crm_pipeline.store import contacts, landing, ledger, links, migrate, rejects, state
+from crm_pipeline.store import contacts, health, landing, ledger, links, migrate, rejects, state
 from crm_pipeline.store.engine import open_database, reading, writing
 from crm_pipeline.sync import apply, pull, push, resolve
 from crm_pipeline.sync.context import Context, Progress, lease_held, no_progress
@@ -225,6 +225,11 @@ class ExternalCrmService:
         """A summary of the data's state, for checks: figures over whole tables."""
         with reading(self.engine) as tx:
             return read_health(tx, self.connection)
+
+    def records_by_day(self, since: datetime, until: datetime) -> dict[str, int]:
+        """How many landed records, as last read, were modified on which day (UTC) of a window."""
+        with reading(self.engine) as tx:
+            return health.records_by_day(tx, self.connection.name, since, until)
 
     def changes_pending(self) -> int:
         """How many contacts the CRM should hear of now."""

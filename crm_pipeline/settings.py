@@ -6,6 +6,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping
+from datetime import date
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ from dotenv.parser import parse_stream
 from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from crm_pipeline import instants
 from crm_pipeline.checked import CRM_URL_FORM, REGION_FORM, ZONE_FORM, CrmUrl, Region, ZoneName
 from crm_pipeline.connection import Connection, ConnectorType
 from crm_pipeline.connection_file import ConnectionFileError, Source, read_file, validate
@@ -83,6 +85,14 @@ def _whole_number(value: object) -> object:
     if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,9}", value.strip()):
         raise ValueError
     return value
+
+
+def _day(value: object) -> object:
+    """Keep time stamps and days to come out: partitions start at a midnight that has been."""
+    day = date.fromisoformat(value.strip()) if isinstance(value, str) else value
+    if not isinstance(day, date) or day > instants.now().date():
+        raise ValueError
+    return day
 
 
 def _word(value: object) -> object:
@@ -185,6 +195,9 @@ class Settings(BaseSettings):
     trusted_proxies: Networks = Field((), description=_NETWORKS_FORM)
     allowed_ips: Networks = Field((), description=_NETWORKS_FORM)
     external_crm_timezone: ZoneName = Field("UTC", description=ZONE_FORM)
+    external_crm_first_day: Annotated[date, BeforeValidator(_day)] = Field(
+        date(2020, 1, 1), description="must be a day such as 2020-01-31, not after today"
+    )
     external_crm_default_region: Region = Field("ID", description=REGION_FORM)
 
     _file_values: Mapping[str, str] = PrivateAttr(default_factory=dict)

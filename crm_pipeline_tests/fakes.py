@@ -67,6 +67,8 @@ class FakeCrm:
     calls: int = 0
     writes: list[Write] = field(default_factory=list)
     merged: dict[str, str] = field(default_factory=dict)
+    on_write: Callable[[Write], None] = lambda _write: None
+    """Told of each write before it is made."""
     refuse: dict[str, WriteResult] = field(default_factory=dict)
     """Answers for the next write to these external ids (or keys of contacts)."""
     _ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -145,15 +147,15 @@ class FakeCrm:
 
     def _write_one(self, write: Write) -> WriteResult:
         self.fault("one write")
+        self.on_write(write)
         self.writes.append(write)
         answer = self.refuse.pop(write.external_id or "", None)
         if answer is not None:
             return answer
         if write.external_id is not None and write.external_id not in self.records:
             return WriteResult(WriteStatus.GONE, reason="no such record")
-        if write.external_id is not None and self.checks_expected and write.expected is not None:
-            if self.record(write.external_id).modified_at != write.expected:
-                return WriteResult(WriteStatus.CHANGED, write.external_id)
+        if write.external_id is not None and self.checks_expected and self._has_changed(write):
+            return WriteResult(WriteStatus.CHANGED, write.external_id)
         if write.external_id is None and self.unique:
             for key, record in self.records.items():
                 if record.get("phone") == write.changes["phone"]:
@@ -161,6 +163,10 @@ class FakeCrm:
         key = self.put(write.external_id, **write.changes)
         shown = self.record(key) if self.answers_with_record else None
         return WriteResult(WriteStatus.WRITTEN, key, shown)
+
+    def _has_changed(self, write: Write) -> bool:
+        at = self.record(write.external_id or "").modified_at
+        return write.expected is not None and at != write.expected
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -37,6 +37,8 @@ _FORBIDDEN = 403
 _REFUSES_US = frozenset({401, 402, 405, 406, 407, 415, 501})
 """Statuses about us or the address, whatever the content."""
 _MISSING = frozenset({404, 410})
+_AWAY = frozenset({502, 503, 504})
+"""Said by a gateway whose CRM does not answer. A 500 may be about one record."""
 _HEADER_SAFE = re.compile(r"[!-~]{1,255}")
 
 
@@ -68,14 +70,12 @@ class _Turn:
             self.settle(places, WriteStatus.FAILED, self._halted)
             return
         self.settle(places, WriteStatus.UNKNOWN, str(error))
-        self._lost += 1
-        if self._lost >= LOST_IN_A_ROW:
-            self._halted = "not sent: the CRM has stopped answering"
+        self._count_lost(lost=True)
 
     def refuses_us(self, places: Sequence[int], answer: Answer, *, to_an_id: bool) -> bool:
         """Take note of an answer; tell whether it is about us and these writes have failed."""
-        self._lost = 0
         status = answer.status
+        self._count_lost(lost=status in _AWAY)
         self._forbidden = self._forbidden + 1 if status == _FORBIDDEN else 0
         if certainly_not_applied(status, answer.headers):
             self._halted = f"the CRM cannot take writes now (status {status})"
@@ -87,6 +87,11 @@ class _Turn:
             return False
         self.settle(places, WriteStatus.FAILED, self._refusal or self._halted)
         return True
+
+    def _count_lost(self, *, lost: bool) -> None:
+        self._lost = self._lost + 1 if lost else 0
+        if self._lost >= LOST_IN_A_ROW:
+            self._halted = "not sent: the CRM has stopped answering"
 
     def finish(self) -> list[WriteResult]:
         """All results in order; or the refusal, where it is all there is."""

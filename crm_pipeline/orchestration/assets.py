@@ -10,14 +10,16 @@ from enum import Enum
 import dagster as dg
 from pydantic import Field
 
-from crm_pipeline.orchestration.loaded import FIRST_DAY
+from crm_pipeline.orchestration.loaded import SETTINGS
 from crm_pipeline.orchestration.resources import Database, ExternalCrm
-from crm_pipeline.orchestration.results import materialized
+from crm_pipeline.orchestration.results import materialized, reject_table, table
 from crm_pipeline.sync.reports import Counts, Report
 
 POOL = "crm_pipeline"
 """One run at a time works the connection; the run queue keeps the others waiting."""
-DAYS = dg.DailyPartitionsDefinition(datetime.combine(FIRST_DAY, time()), timezone="UTC", end_offset=1)
+DAYS = dg.DailyPartitionsDefinition(
+    datetime.combine(SETTINGS.external_crm_first_day, time()), timezone="UTC", end_offset=1
+)
 """Days of modification. The offset adds the day that has not ended, which polls read."""
 
 
@@ -56,7 +58,8 @@ def external_contacts(
     context: dg.AssetExecutionContext, config: PullConfig, external_crm: ExternalCrm, database: Database
 ) -> dg.MaterializeResult[None]:
     """Records of the CRM as they came, by the day they were last modified."""
-    since, until = _window(context)
+    days = _window(context)
+    since, until = days or (None, None)
     with external_crm.service(database, context.run.run_id) as service:
         if config.mode is Mode.remap:
             report = Report("remap", Counts(unchanged=service.remap(since, until)))
@@ -64,7 +67,13 @@ def external_contacts(
             report = service.pull(since, until)
         else:
             report = service.pull()
-    return materialized(report, mode=dg.MetadataValue.text(config.mode.value))
+        by_day = service.records_by_day(*days) if days else {}
+    mode = dg.MetadataValue.text(config.mode.value)
+    if days is None:
+        return materialized(report, mode=mode)
+    for day in context.partition_keys:
+        context.add_asset_metadata({"records_of_the_day": by_day.get(day, 0)}, partition_key=day)
+    return materialized(report, mode=mode, preview=table("day", by_day))
 
 
 @dg.asset(deps=[external_contacts], pool=POOL, group_name="crm", kinds={"sql"})
@@ -74,7 +83,8 @@ def contacts(
     """The organisation's contacts, with everything applied that has landed."""
     with external_crm.service(database, context.run.run_id) as service:
         report = service.apply()
-    return materialized(report)
+        rejected = service.rejects(limit=1000)
+    return materialized(report, open_rejects=reject_table(rejected))
 
 
 @dg.asset(deps=[contacts], pool=POOL, group_name="crm", kinds={"http"})
@@ -87,9 +97,9 @@ def outbound_push(
     return materialized(report)
 
 
-def _window(context: dg.AssetExecutionContext) -> tuple[datetime | None, datetime | None]:
-    """Return the time the run's partitions span; both ends open for a run without partitions."""
+def _window(context: dg.AssetExecutionContext) -> tuple[datetime, datetime] | None:
+    """Return the time that the run's partitions span; None for a run without partitions."""
     if not (context.has_partition_key or context.has_partition_key_range):
-        return None, None
+        return None
     window = context.partition_time_window
     return window.start, window.end

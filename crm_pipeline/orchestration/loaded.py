@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
-
 from crm_pipeline.settings import load_settings
 
 SETTINGS = load_settings()
 """Read once, when Dagster loads the code: a mistake shows as the load's error, naming the variable."""
-FIRST_DAY = date(2020, 1, 1)
-"""First partition of ``external_contacts``."""

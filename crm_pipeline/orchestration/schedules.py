@@ -26,9 +26,9 @@ class Polling:
     active: bool
     """The polling flag in our database."""
     interval: int
-    """Minutes from the start of one poll to the start of the next."""
+    """Minutes from one poll to the next."""
     last: datetime | None
-    """When a poll was last asked for or started, whatever became of it."""
+    """When a poll was last asked for, whatever became of it."""
     under_way: str | None = None
     """The run that is queued or in progress."""
 
@@ -78,14 +78,15 @@ def polling_schedule(
 ) -> dg.RunRequest | dg.SkipReason:
     """Ask for a poll when one is due."""
     now = context.scheduled_execution_time
-    asked = last_requested(context.instance, "polling_schedule")
     with external_crm.service(database) as service:
-        started, watermark = service.last_poll_at, service.watermark
+        watermark = service.watermark
         polling = Polling(
             enabled=service.settings.external_crm_enabled,
             active=service.polling,
             interval=service.settings.external_crm_sync_interval,
-            last=max((time for time in (started, asked) if time is not None), default=None),
+            # Our own last request, so that neither backfills nor pulls by hand shift the rhythm; in a
+            # new DAGSTER_HOME that knows of none, the newest pull of our database.
+            last=last_requested(context.instance, "polling_schedule") or service.last_poll_at,
             under_way=under_way(context.instance, {pull_job.name, sync_job.name}),
         )
     reason = reason_to_wait(polling, now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -23,6 +24,23 @@ def current_records(tx: Connection, connection: str) -> dict[str | None, int]:
         .group_by(outcome)
     )
     return {row.outcome: row.number for row in tx.execute(query)}
+
+
+def records_by_day(tx: Connection, connection: str, since: datetime, until: datetime) -> dict[str, int]:
+    """How many records, as last read, were modified on which UTC day, such as 2026-01-31."""
+    at = external_records.c.modified_at
+    if tx.dialect.name == "postgresql":
+        day = sa.func.to_char(sa.func.timezone("UTC", at), "YYYY-MM-DD", type_=sa.Text)
+    else:
+        day = sa.func.substr(at, 1, 10, type_=sa.Text)
+    query = (
+        sa.select(day.label("day"), sa.func.count().label("number"))
+        .where(external_records.c.connection == connection, external_records.c.current)
+        .where(at >= since, at < until)
+        .group_by(day)
+        .order_by(day)
+    )
+    return {row.day: row.number for row in tx.execute(query)}
 
 
 def choices_in_use(tx: Connection) -> dict[tuple[str | None, str | None], int]:

@@ -10,8 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from crm_pipeline.store.tables import contacts, links
 from crm_pipeline.store.tables import external_records as records
-from crm_pipeline.store.tables import links
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +170,19 @@ def wait_again(
     if outcomes is not None:
         conditions.append(records.c.outcome.in_(outcomes))
     return tx.execute(records.update().where(*conditions).values(outcome=None, applied_at=None)).rowcount
+
+
+def wake_made_anew(tx: Connection, connection: str) -> None:
+    """Contacts that were deleted and made again meet their records anew."""
+    linked = (
+        sa.select(links.c.external_id)
+        .join(contacts, contacts.c.id == links.c.contact_id)
+        .where(links.c.connection == connection, links.c.contact_deleted_at.is_not(None))
+    )
+    again = list(tx.execute(linked).scalars())
+    if again:
+        where = (records.c.connection == connection, records.c.current, records.c.external_id.in_(again))
+        tx.execute(records.update().where(*where).values(outcome=None, applied_at=None))
 
 
 def _current(tx: Connection, connection: str, external_ids: list[str]) -> dict[str, Any]:

@@ -28,6 +28,8 @@ class Reject:
     next_attempt_at: datetime | None
     """When it is tried again by itself; None where only a change or a replay can help."""
     record_id: int | None
+    contact_id: str | None
+    """The contact a record claims to be, where that is the trouble."""
     first_at: datetime
     last_at: datetime
 
@@ -41,6 +43,7 @@ class NewReject:
     reasons: dict[str, str]
     next_attempt_at: datetime | None = None
     record_id: int | None = None
+    contact_id: str | None = None
 
 
 _COLUMNS = (
@@ -51,6 +54,7 @@ _COLUMNS = (
     rejects.c.attempts,
     rejects.c.next_attempt_at,
     rejects.c.record_id,
+    rejects.c.contact_id,
     rejects.c.first_at,
     rejects.c.last_at,
 )
@@ -67,6 +71,7 @@ def write(tx: Connection, connection: str, new: Iterable[NewReject], run_id: str
             "attempts": 1,
             "next_attempt_at": reject.next_attempt_at,
             "record_id": reject.record_id,
+            "contact_id": reject.contact_id,
             "run_id": run_id,
             "first_at": at,
             "last_at": at,
@@ -76,7 +81,7 @@ def write(tx: Connection, connection: str, new: Iterable[NewReject], run_id: str
     if not rows:
         return
     insert = _insert(tx)
-    taken = ("reasons", "next_attempt_at", "record_id", "run_id", "last_at")
+    taken = ("reasons", "next_attempt_at", "record_id", "contact_id", "run_id", "last_at")
     tx.execute(
         insert.on_conflict_do_update(
             index_elements=[rejects.c.connection, rejects.c.source, rejects.c.key],
@@ -113,7 +118,8 @@ def load(
     query = sa.select(*_COLUMNS).where(rejects.c.connection == connection).order_by(rejects.c.id).limit(limit)
     if ids is not None:
         query = query.where(rejects.c.id.in_(list(ids)))
-    return [Reject(*row) for row in tx.execute(query)]
+    rows: Iterable[Any] = tx.execute(query)
+    return [Reject(*row) for row in rows]
 
 
 def count(tx: Connection, connection: str) -> dict[str, int]:

@@ -84,6 +84,10 @@ links = sa.Table(
     sa.UniqueConstraint("contact_id", "connection"),
 )
 
+sa.Index("ix_links_contact_deleted", links.c.connection, links.c.contact_id,
+         sqlite_where=sa.text("contact_deleted_at IS NOT NULL"),
+         postgresql_where=sa.text("contact_deleted_at IS NOT NULL"))  # fmt: skip
+
 external_records = sa.Table(
     "external_records",
     metadata,
@@ -177,6 +181,8 @@ rejects = sa.Table(
     # pull or push, and what is rejected there: a record's external id or a contact's id.
     sa.Column("source", sa.Text, nullable=False),
     sa.Column("key", sa.Text, nullable=False),
+    # The contact a record claims to be, where that is the trouble.
+    sa.Column("contact_id", sa.Text),
     sa.Column("reasons", Json, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
     # When it is tried again by itself; empty where only a change or a replay can help.

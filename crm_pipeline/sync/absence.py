@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from crm_pipeline.store import landing, links, rejects
 from crm_pipeline.sync.arrivals import arrivals, tombstone
@@ -43,8 +44,36 @@ def note_absent(context: Context, seen: Seen) -> None:
     with context.read() as tx:
         missing = seen.missing_from(links.each_external_id(tx, context.name))
         rejected = [reject.key for reject in rejects.load(tx, context.name) if reject.source == "pull"]
-    for start in range(0, len(missing), _ASKED_TOGETHER):
-        asked = missing[start : start + _ASKED_TOGETHER]
+    _ask(context, missing)
+    with context.write() as tx:
+        rejects.clear(tx, context.name, "pull", seen.missing_from([rejected]))
+
+
+_ASKED_TOGETHER = 100
+
+
+def ask_for_rivals(context: Context, since: datetime | None) -> None:
+    """A record waits because another is linked to its contact: is that one still there?
+
+    Only what was rejected since the last pull is asked for; reading everything sees the rest.
+
+    Raises:
+        ConnectorError: the CRM could not be asked.
+    """
+    with context.read() as tx:
+        claimed = [
+            reject.contact_id
+            for reject in rejects.load(tx, context.name)
+            if reject.contact_id is not None and (since is None or reject.last_at >= since)
+        ]
+        rivals = [link.external_id for link in links.load_by_contact(tx, context.name, claimed)]
+    _ask(context, rivals)
+
+
+def _ask(context: Context, external_ids: Sequence[str]) -> None:
+    """Land each record as it is now, or a tombstone."""
+    for start in range(0, len(external_ids), _ASKED_TOGETHER):
+        asked = external_ids[start : start + _ASKED_TOGETHER]
         read_at = context.clock()
         found = context.connector.read(asked)
         there = {record.external_id for record in found}
@@ -52,11 +81,6 @@ def note_absent(context: Context, seen: Seen) -> None:
         with context.write() as tx:
             landing.land(tx, context.name, arrivals(context, found, read_at), context.run_id)
             landing.land(tx, context.name, [tombstone(each, read_at) for each in lost], context.run_id)
-    with context.write() as tx:
-        rejects.clear(tx, context.name, "pull", seen.missing_from([rejected]))
-
-
-_ASKED_TOGETHER = 100
 
 
 def _mark(external_id: str) -> int:

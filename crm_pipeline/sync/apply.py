@@ -16,7 +16,7 @@ from crm_pipeline.sync.context import Context, Progress, no_progress
 from crm_pipeline.sync.errors import RecordRejected, TooManyDeletesError
 from crm_pipeline.sync.mapping import Values
 from crm_pipeline.sync.reports import CONTACT_IDS_KEPT, Outcome, Report
-from crm_pipeline.sync.settle import AMBIGUOUS_CONTACT, Settler
+from crm_pipeline.sync.settle import Settler
 from crm_pipeline.sync.workset import Workset, identities
 
 BATCH = 1000
@@ -36,6 +36,8 @@ def apply_landed(
     started = time.monotonic()
     report = Report("apply")
     _wake_for_new_mapping(context)
+    with context.write() as tx:
+        landing.wake_made_anew(tx, context.name)
     with context.read() as tx:
         total = landing.count_waiting(tx, context.name)
         too_many = None if allow_deletes else _too_many_deletes(context, tx)
@@ -153,7 +155,7 @@ def _wake_ambiguous(context: Context, tx: Transaction) -> None:
     waiting = [
         reject.record_id
         for reject in rejects.load(tx, context.name)
-        if reject.source == "pull" and reject.record_id and AMBIGUOUS_CONTACT in reject.reasons.values()
+        if reject.record_id is not None and reject.contact_id is not None
     ]
     landing.wait_again(tx, context.name, ids=waiting)
 
@@ -180,7 +182,9 @@ def _mapped(context: Context, rows: list[Landed], work: Workset, done: _Done) ->
 
 
 def _reject(work: Workset, row: Landed, rejected: RecordRejected) -> None:
-    work.new_rejects.append(NewReject("pull", row.external_id, rejected.reasons, record_id=row.id))
+    work.new_rejects.append(
+        NewReject("pull", row.external_id, rejected.reasons, None, row.id, rejected.contact_id)
+    )
 
 
 def _reject_next(context: Context, report: Report, *, deletes: bool) -> None:

@@ -45,7 +45,13 @@ class RecordRejected(Exception):  # noqa: N818 - a verdict on one record, not a 
     Raise it from a mapping hook to reject a record with reasons of your own.
     """
 
-    def __init__(self, reasons: dict[str, str]) -> None:
-        """``reasons``: for each field (or ``record``), what is wrong with its value."""
+    def __init__(self, reasons: dict[str, str], contact_id: str | None = None) -> None:
+        """Say why.
+
+        Args:
+            reasons: for each field (or ``record``), what is wrong with its value.
+            contact_id: the contact the record claims to be, where that is the trouble.
+        """
         super().__init__("; ".join(f"{field}: {reason}" for field, reason in reasons.items()))
         self.reasons = reasons
+        self.contact_id = contact_id

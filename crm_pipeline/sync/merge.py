@@ -146,12 +146,12 @@ def _met_by_nobody(state: FieldState, rules: FieldRules, external: Value) -> Dec
 
 
 def _rewritten(state: FieldState, rules: FieldRules, external: Value) -> Known:
-    """What we wrote, if the CRM now shows what it made of it."""
+    """What we wrote, just now or before, if the CRM shows what it made of it; else ABSENT."""
     known = state.external_shadow is not ABSENT and same(external, state.external_shadow)
     if known or rules.direction is Direction.IN:
         return ABSENT
-    if state.sent is not ABSENT:
-        return state.sent if looks_rewritten(state.sent, external) else ABSENT
+    if state.sent is not ABSENT and looks_rewritten(state.sent, external):
+        return state.sent
     if not state.assumed or state.internal_shadow is ABSENT:
         return ABSENT
     # What goes out only is never taken back in: unless any answer counts as ours, a CRM

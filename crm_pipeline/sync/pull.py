@@ -10,7 +10,7 @@ from typing import Any
 from crm_pipeline import instants
 from crm_pipeline.connectors.base import Page, Record, Resume, ResumeError, Window
 from crm_pipeline.store import landing, state
-from crm_pipeline.sync.absence import Seen, note_absent
+from crm_pipeline.sync.absence import Seen, ask_for_rivals, note_absent
 from crm_pipeline.sync.arrivals import arrivals
 from crm_pipeline.sync.context import Context, Progress, no_progress
 from crm_pipeline.sync.reports import Report
@@ -90,6 +90,7 @@ def pull_new(context: Context, progress: Progress = no_progress) -> Report:
         if here.since is None and resumed is None:
             # Only a reading of everything, from its first page to its last, can say what is absent.
             note_absent(context, seen)
+        ask_for_rivals(context, stored.last_read_at if stored is not None else None)
         _finish(context, here, report)
     return report
 

@@ -126,10 +126,10 @@ def _plan(context: Context, tx: Transaction, batch: Sequence[StoredContact]) -> 
     settled: list[tuple[str, int]] = []
     refused: list[NewReject] = []
     for contact in rows.values():
-        if contact.id in unsettled:
+        link = link_of.get(contact.id)
+        if contact.id in unsettled or (link is not None and link.contact_deleted_at is not None):
             plan.waiting += 1
             continue
-        link = link_of.get(contact.id)
         if contact.archived_at is not None or (link is not None and link.external_deleted_at is not None):
             plan.outcomes[Outcome.SKIPPED] += 1
             settled.append((contact.id, contact.row_version))

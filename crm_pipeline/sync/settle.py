@@ -58,6 +58,10 @@ class Settler:
             return Outcome.SKIPPED  # deleted here, and a delete here stays here
         if not takes_part(self.connection.select.inward, values, contact.values):
             return Outcome.SKIPPED
+        if link.contact_deleted_at is not None:
+            # Deleted here and made anew: the two meet for the first time again, and what the
+            # new contact does not say is no order to clear it in the CRM.
+            link.internal_shadow, link.external_shadow, link.contact_deleted_at = {}, {}, None
         self._check_address(contact, values)
         return self._merge(row, values, contact, link)
 
@@ -66,6 +70,11 @@ class Settler:
         link = self.work.link(row.external_id)
         contact = self.work.contact(link.contact_id) if link is not None else None
         if link is None or contact is None or link.external_deleted_at is not None:
+            return Outcome.UNCHANGED
+        if link.contact_deleted_at is not None:
+            # Deleted on both sides, and made anew here: a new contact, which the CRM has never had.
+            self.work.drop(link)
+            contact.to_push = True
             return Outcome.UNCHANGED
         link.external_deleted_at = row.modified_at or row.read_at
         self.work.touch(link)
@@ -110,7 +119,7 @@ class Settler:
         if former is None:
             return self._merge(row, values, contact, self.work.connect(row.external_id, contact))
         if former.external_deleted_at is None:
-            raise RecordRejected({"id": AMBIGUOUS_CONTACT})
+            raise RecordRejected({"id": AMBIGUOUS_CONTACT}, contact.key)
         # The record it was linked to is gone (deleted, or merged into this one): the two meet anew.
         return self._merge(row, values, contact, self.work.repoint(former, row.external_id))
 
@@ -132,7 +141,7 @@ class Settler:
             return
         other = self.work.find(identity)
         if other is not None and other is not contact:
-            raise RecordRejected({"id": AMBIGUOUS_ADDRESS})
+            raise RecordRejected({"id": AMBIGUOUS_ADDRESS}, other.key)
 
     def _merge(self, row: Landed, values: Values, contact: Contact, link: Link) -> Outcome:
         intent = self.work.open_intent(contact)

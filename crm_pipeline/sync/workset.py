@@ -111,12 +111,16 @@ class Workset:
         self._new_links[external_id] = link
         return link
 
+    def drop(self, link: Link) -> None:
+        """The contact is linked to this record no more."""
+        self._dropped_links.append(link.external_id)
+        for links_by_key in (self._links, self._new_links, self._changed_links):
+            links_by_key.pop(link.external_id, None)
+        self._link_of.pop(link.contact_id, None)
+
     def repoint(self, link: Link, external_id: str) -> Link:
         """The contact is another record from now on; what the old one held no longer counts."""
-        self._dropped_links.append(link.external_id)
-        self._links.pop(link.external_id)
-        self._new_links.pop(link.external_id, None)
-        self._changed_links.pop(link.external_id, None)
+        self.drop(link)
         fresh = Link(external_id, link.contact_id, external_deleted_at=link.external_deleted_at)
         self._know(fresh)
         self._new_links[external_id] = fresh

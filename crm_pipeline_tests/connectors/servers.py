@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -63,10 +64,22 @@ def reply(status: int = 200, body: Any = b"", **headers: str) -> bytes:
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + content
 
 
+FINE = reply(200, {"ok": True})
+SHORT = {"connect_timeout": 0.3, "read_timeout": 0.3, "total_timeout": 0.6}
+"""Limits of a connection that is not waited for long."""
+
+
 def script(*replies: Reply) -> Answering:
     """Answer with these in turn; the last one again and again."""
     left = list(replies)
     return lambda _seen: left.pop(0) if len(left) > 1 else left[0]
+
+
+def drip(whole: bytes, pause: float) -> Iterator[bytes]:
+    """Give an answer byte by byte, with so many seconds before each."""
+    for position in range(len(whole)):
+        time.sleep(pause)
+        yield whole[position : position + 1]
 
 
 @contextlib.contextmanager

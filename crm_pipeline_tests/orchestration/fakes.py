@@ -13,6 +13,7 @@ import dagster as dg
 from crm_pipeline.orchestration.resources import Database, ExternalCrm
 from crm_pipeline.orchestration.safely import told_safely
 from crm_pipeline.settings import Settings, load_settings
+from crm_pipeline.store.rejects import Reject
 from crm_pipeline.sync.health import Health
 from crm_pipeline.sync.reports import Counts, Report
 
@@ -42,6 +43,8 @@ class FakeService:
     counts: Counts = field(
         default_factory=lambda: Counts(created=1, updated=2, unchanged=3, skipped=4, rejected=5)
     )
+    days: dict[str, int] = field(default_factory=dict)
+    rejected: list[Reject] = field(default_factory=list)
     summary: Health = WELL
     error: Exception | None = None
     settings: Settings = field(default_factory=lambda: settings())  # noqa: PLW0108 - defined further on
@@ -63,6 +66,15 @@ class FakeService:
     def push(self) -> Report:
         """See ``ExternalCrmService``."""
         return self._report("push")
+
+    def records_by_day(self, since: datetime, until: datetime) -> dict[str, int]:
+        """See ``ExternalCrmService``."""
+        assert since < until
+        return self.days
+
+    def rejects(self, limit: int | None = None) -> list[Reject]:
+        """See ``ExternalCrmService``."""
+        return self.rejected[:limit]
 
     def changes_pending(self) -> int:
         """See ``ExternalCrmService``."""

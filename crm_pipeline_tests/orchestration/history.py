@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import dagster as dg
 from dagster._core.remote_origin import (
     RegisteredCodeLocationOrigin,
@@ -22,3 +24,8 @@ def add_run(instance: dg.DagsterInstance, job: str, status: dg.DagsterRunStatus,
         remote_job_origin=RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), job),
     )
     return instance.add_run(run).run_id
+
+
+def newest_run_at(instance: dg.DagsterInstance) -> datetime:
+    """When the newest run was made, by Dagster's clock."""
+    return instance.get_run_records(limit=1)[0].create_timestamp

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from crm_pipeline.connectors.base import CrmUnavailableError
 from crm_pipeline.definitions import defs
+from crm_pipeline.orchestration.results import table
+from crm_pipeline.store.rejects import Reject
 from crm_pipeline_tests.orchestration.fakes import WELL, FakeService, resources
 
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
@@ -101,6 +105,40 @@ def test_figures_are_numbers_that_add_up(instance: dg.DagsterInstance, asset: st
     assert [record.data["records"] for record in metadata["preview"].records] == [1, 2, 3, 4, 5]
 
 
+def test_each_day_shows_its_own_records(instance: dg.DagsterInstance) -> None:
+    """Of a run over many days, each partition has its own figure, and the preview has them all."""
+    service = FakeService(days={"2026-03-01": 4, "2026-03-03": 6})
+    three_days = {**RANGE, "dagster/asset_partition_range_end": "2026-03-03"}
+    events = _run(instance, service, "pull_job", tags=three_days).asset_materializations_for_node(
+        "external_contacts"
+    )
+    figures = {event.partition: event.metadata["records_of_the_day"].value for event in events}
+    assert figures == {"2026-03-01": 4, "2026-03-02": 0, "2026-03-03": 6}
+    assert events[0].metadata["preview"] == table("day", service.days)
+
+
+def test_rejects_show_fields_and_nobody(instance: dg.DagsterInstance) -> None:
+    """Open rejects are counted by field, without a word of what the fields held."""
+    reasons = ({"capacity": "is 'Budi'"}, {"capacity": "is 'Ani'", "status": "is unknown"})
+    rejected = [
+        Reject(
+            id=number,
+            source="pull",
+            key=f"r{number}",
+            reasons=reason,
+            attempts=1,
+            next_attempt_at=None,
+            record_id=None,
+            contact_id="6281234567890@c.us",
+            first_at=DAY,
+            last_at=DAY,
+        )
+        for number, reason in enumerate(reasons)
+    ]
+    metadata = _metadata(_run(instance, FakeService(rejected=rejected)), "contacts")
+    assert metadata["open_rejects"] == table("field", {"capacity": 2, "status": 1})
+
+
 def test_a_remap_counts_what_it_lets_be_mapped_again(instance: dg.DagsterInstance) -> None:
     """Seven records as they had landed, and no call of the CRM."""
     metadata = _metadata(_run(instance, FakeService(), run_config=_mode("remap")), "external_contacts")
@@ -135,6 +173,18 @@ def test_a_failed_pull_stops_its_run(instance: dg.DagsterInstance) -> None:
     )
 
 
+def test_a_database_that_is_away_is_named(instance: dg.DagsterInstance) -> None:
+    """What a driver says of host, file or column is needed to mend it; what it says of rows is left out."""
+    driver = sqlite3.OperationalError("no such column: polling\nDETAIL: 6281234567890")
+    error = OperationalError("SELECT ?", {"id": "6281234567890@c.us"}, driver)
+    result = _run(instance, FakeService(error=error))
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    assert failure.step_failure_data.user_failure_data is not None
+    told = failure.step_failure_data.user_failure_data.description or ""
+    assert told.startswith("Database: no such column: polling\n")
+    assert "6281234567890" not in told
+
+
 def test_no_event_repeats_a_strangers_error(instance: dg.DagsterInstance) -> None:
     """A driver's message may hold a whole contact, its cause a URL with the key: neither is stored."""
     error = RuntimeError("INSERT INTO contacts VALUES ('6281234567890@c.us')")
@@ -144,6 +194,7 @@ def test_no_event_repeats_a_strangers_error(instance: dg.DagsterInstance) -> Non
     assert failure.step_failure_data.user_failure_data is not None
     told = failure.step_failure_data.user_failure_data.description or ""
     assert told.startswith("builtins.RuntimeError")
+    assert "assets.py" in told
     assert "fakes.py" in told
     records = instance.get_records_for_run(result.run_id).records
     stored = "".join(dg.serialize_value(record.event_log_entry) for record in records)

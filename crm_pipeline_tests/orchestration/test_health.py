@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
 
 from crm_pipeline.connection import Connection
 from crm_pipeline.store import landing, rejects, state
+from crm_pipeline.store.health import records_by_day
 from crm_pipeline.store.landing import Arrival
 from crm_pipeline.store.rejects import NewReject
 from crm_pipeline.store.tables import contacts
@@ -53,6 +54,21 @@ def test_records_are_counted_where_they_are(engine: sa.Engine) -> None:
     assert (health.outcomes["created"], health.outcomes["rejected"]) == (2, 1)
     assert (health.pull_rejects, health.push_rejects) == (1, 1)
     assert health.last_read_at == NOON
+
+
+def test_records_by_day_are_those_of_the_window(engine: sa.Engine) -> None:
+    """Days are UTC days, whatever the zone of the database or of us; the window's end is not in it."""
+    times = [NOON, NOON.replace(hour=0), NOON.replace(hour=23, minute=59), NOON + timedelta(days=1), None]
+    with engine.begin() as tx:
+        arrivals = [Arrival(f"r{number}", at, "1", "{}", False, NOON) for number, at in enumerate(times)]  # noqa: FBT003
+        landing.land(tx, "default", arrivals, "run")
+        landing.land(tx, "another", arrivals, "run")
+        day = NOON.replace(hour=0)
+        found = [
+            records_by_day(tx, "default", day - timedelta(days=days), day + timedelta(days=days))
+            for days in (1, 2)
+        ]
+    assert found == [{"2026-03-04": 3}, {"2026-03-04": 3, "2026-03-05": 1}]
 
 
 @pytest.mark.parametrize(

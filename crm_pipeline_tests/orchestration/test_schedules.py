@@ -19,7 +19,7 @@ from crm_pipeline.orchestration.schedules import (
     reason_to_wait,
 )
 from crm_pipeline_tests.orchestration.fakes import FakeService, resources, settings
-from crm_pipeline_tests.orchestration.history import add_run
+from crm_pipeline_tests.orchestration.history import add_run, newest_run_at
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -154,8 +154,8 @@ def test_nothing_is_polled_while_disabled(instance: dg.DagsterInstance) -> None:
     )
 
 
-def test_the_interval_counts_from_the_last_start(instance: dg.DagsterInstance) -> None:
-    """A poll somebody started by hand counts as well."""
+def test_a_new_dagster_goes_on_where_our_database_is(instance: dg.DagsterInstance) -> None:
+    """Where Dagster remembers no poll, the newest pull of our database counts."""
     every_45 = settings(external_crm_sync_interval=45)
     service = FakeService(last_poll_at=NOON - 44 * MINUTE, settings=every_45)
     skipped = _tick(instance, service)
@@ -185,9 +185,20 @@ def test_other_runs_do_not_hold_a_poll_up(
     assert isinstance(_tick(instance, FakeService()), dg.RunRequest)
 
 
+def test_pulls_by_hand_do_not_shift_the_rhythm(instance: dg.DagsterInstance) -> None:
+    """A backfill or a pull between two polls neither delays the next one nor replaces it."""
+    by_schedule = {"dagster/schedule_name": "polling_schedule"}
+    add_run(instance, "pull_job", dg.DagsterRunStatus.SUCCESS, **by_schedule)
+    add_run(instance, "pull_job", dg.DagsterRunStatus.SUCCESS)
+    now = newest_run_at(instance)
+    service = FakeService(last_poll_at=now + 20 * MINUTE)
+    assert _tick(instance, service, now + 29 * MINUTE) == "the next poll is due in 1 min: every 30 min"
+    assert isinstance(_tick(instance, service, now + 30 * MINUTE), dg.RunRequest)
+
+
 def test_a_poll_that_died_before_it_began_is_not_repeated_each_minute(instance: dg.DagsterInstance) -> None:
     """A run the schedule asked for counts, even where our database never heard of it."""
     by_schedule = {"dagster/schedule_name": "polling_schedule"}
     add_run(instance, "pull_job", dg.DagsterRunStatus.FAILURE, **by_schedule)
-    skipped = _tick(instance, FakeService(), datetime.now(UTC) + 5 * MINUTE)
+    skipped = _tick(instance, FakeService(), newest_run_at(instance) + 5 * MINUTE)
     assert skipped == "the next poll is due in 25 min: every 30 min"

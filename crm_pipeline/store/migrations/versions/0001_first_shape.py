@@ -281,12 +281,21 @@ def _create_tables() -> None:
         sa.PrimaryKeyConstraint("connection", "external_id", name=op.f("pk_links")),
         sa.UniqueConstraint("contact_id", "connection", name=op.f("uq_links_contact_id_connection")),
     )
+    op.create_index(
+        "ix_links_contact_deleted",
+        "links",
+        ["connection", "contact_id"],
+        unique=False,
+        sqlite_where=sa.text("contact_deleted_at IS NOT NULL"),
+        postgresql_where=sa.text("contact_deleted_at IS NOT NULL"),
+    )
     op.create_table(
         "rejects",
         sa.Column("id", _RowId, autoincrement=True, nullable=False),
         sa.Column("connection", sa.Text(), nullable=False),
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("contact_id", sa.Text(), nullable=True),
         sa.Column("reasons", Json(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("next_attempt_at", Instant(), nullable=True),
