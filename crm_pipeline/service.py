@@ -5,31 +5,23 @@ from __future__ import annotations
 import importlib
 import uuid
 from collections.abc import Callable, Collection, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import Engine
 
 from crm_pipeline import instants
-from crm_pipeline.connection import Connection
 from crm_pipeline.connectors.base import ConnectorError, Window
-from crm_pipeline.settings import PushMode, Settings, SettingsError, SyncMode, load_settings
-from crm_pipeline.store import contacts, health, landing, ledger, links, migrate, rejects, state
-from crm_pipeline.store.engine import open_database, reading, writing
+from crm_pipeline.settings import PushMode, Settings, SettingsError, load_settings
+from crm_pipeline.status import StatusReader
+from crm_pipeline.store import contacts, landing, links, rejects, state
+from crm_pipeline.store.engine import writing
 from crm_pipeline.sync import apply, pull, push, resolve
 from crm_pipeline.sync.context import Context, Progress, lease_held, no_progress
-from crm_pipeline.sync.errors import (
-    DisabledError,
-    OutdatedDatabaseError,
-    PushFailedError,
-    SyncError,
-    UnknownContactError,
-)
-from crm_pipeline.sync.health import Health, read_health
+from crm_pipeline.sync.errors import DisabledError, PushFailedError, SyncError
 from crm_pipeline.sync.hooks import HookedMapping
-from crm_pipeline.sync.identity import NoIdentityError, whatsapp_id
 from crm_pipeline.sync.mapping import FieldMapping, Translator
 from crm_pipeline.sync.merge import Side
 from crm_pipeline.sync.reports import Counts, Report
@@ -43,8 +35,8 @@ LEASE_WAIT_SECONDS = 90.0
 """Longer than a lease lives: a worker that died elsewhere is outwaited."""
 
 
-class ExternalCrmService:
-    """Two-way contact sync between a database and one CRM.
+class ExternalCrmService(StatusReader):
+    """Two-way contact sync between a database and one CRM; it answers what a ``StatusReader`` does, too.
 
     Subclass it and name the subclass in ``EXTERNAL_CRM_SERVICE`` to change the mapping;
     runs, sensors and commands then use it.
@@ -60,9 +52,9 @@ class ExternalCrmService:
             settings: environment and ``.env`` when not given.
             run_id: name of the run in history and logs; a new one when empty.
         """
-        self.settings = settings or load_settings()
+        settings = settings or load_settings()
+        super().__init__(database if database is not None else settings.database_url, settings)
         self.run_id = run_id or uuid.uuid4().hex
-        self._database = database if database is not None else self.settings.database_url
 
     # The guide's methods.
 
@@ -91,7 +83,8 @@ class ExternalCrmService:
             ConnectorError: the CRM could not be reached.
         """
         with self._leased("push") as context:
-            key = self._contact_key(context, user_id)
+            with context.read() as tx:
+                key = self._contact_key(tx, user_id)
             report = self._recorded(context, "push", lambda: push.push_changed(context, only=key))
             external_id, reasons = self._pushed(context, key)
         if report.counts.rejected or report.pending or external_id is None:
@@ -111,43 +104,6 @@ class ExternalCrmService:
     def stop_polling(self) -> None:
         """Switch the polling schedule off, until it is switched on."""
         self._set_polling(on=False)
-
-    def get_status(self) -> dict[str, Any]:
-        """How the sync stands. No secrets, no personal data."""
-        with reading(self.engine) as tx:
-            known = state.load(tx, self.connection.name)
-            runs = {
-                step: state.latest_run(tx, self.connection.name, step) for step in ("pull", "apply", "push")
-            }
-            failed = [state.latest_run(tx, self.connection.name, step, "failed") for step in runs]
-            done = [state.latest_run(tx, self.connection.name, step, "done") for step in runs]
-            waiting = landing.count_waiting(tx, self.connection.name)
-            rejected = rejects.count(tx, self.connection.name)
-            to_push = contacts.count_to_push(tx, self.connection.name, instants.now())
-            held = ledger.count_open(tx, self.connection.name)
-            total = contacts.count(tx)
-        last_error = max((run for run in failed if run), key=lambda run: run.started_at, default=None)
-        last_success = max((run.finished_at for run in done if run and run.finished_at), default=None)
-        return {
-            "enabled": self.settings.external_crm_enabled,
-            "mode": self.settings.external_crm_sync_mode.value,
-            "polling": "active" if self.polling else "inactive",
-            "configured": bool(self.connection.base_url),
-            "connection": self.connection.name,
-            "type": self.connection.type.value,
-            "push": self.settings.external_crm_push.value,
-            "contacts": total,
-            "lastSuccess": _shown(last_success),
-            "lastError": None
-            if last_error is None
-            else {"step": last_error.step, "at": _shown(last_error.finished_at), "reason": last_error.error},
-            "watermark": _shown(known.watermark if known else None),
-            "backlog": waiting,
-            "rejected": sum(rejected.values()),
-            "conflicts": held,
-            "pendingPushes": to_push,
-            "runs": {step: None if run is None else _run(run) for step, run in runs.items()},
-        }
 
     # The hooks.
 
@@ -190,65 +146,24 @@ class ExternalCrmService:
         with self._leased("push") as context:
             return self._push(context, progress)
 
-    def sync(self, *, push: bool = True, progress: Progress = no_progress) -> list[Report]:
-        """Pull, apply and, unless told or set otherwise, push; as one worker."""
+    def sync(
+        self, *, push: bool = True, progress: Progress = no_progress, allow_deletes: bool = False
+    ) -> list[Report]:
+        """Pull, apply and, unless told or set otherwise, push; as one worker.
+
+        Raises:
+            TooManyDeletesError: more would be archived than one run may, unless ``allow_deletes``.
+        """
         with self._leased("sync") as context:
-            reports = [self._pull(context, None, None, progress), self._apply(context, progress)]
+            reports = [
+                self._pull(context, None, None, progress),
+                self._apply(context, progress, allow_deletes=allow_deletes),
+            ]
             if push and self.settings.external_crm_push is not PushMode.OFF:
                 reports.append(self._push(context, progress, just_pulled=True))
             return reports
 
-    # What sensors, checks and commands ask.
-
-    @property
-    def polling(self) -> bool:
-        """Whether the polling schedule may run: the flag in the database, or its start value."""
-        with reading(self.engine) as tx:
-            known = state.load(tx, self.connection.name)
-        return known.polling if known is not None else self._polling_at_start
-
-    @property
-    def watermark(self) -> datetime | None:
-        """How far pulls have safely read."""
-        with reading(self.engine) as tx:
-            known = state.load(tx, self.connection.name)
-        return known.watermark if known is not None else None
-
-    @property
-    def last_poll_at(self) -> datetime | None:
-        """When the newest pull was started, however it ended."""
-        with reading(self.engine) as tx:
-            run = state.latest_run(tx, self.connection.name, "pull")
-        return run.started_at if run is not None else None
-
-    def health(self) -> Health:
-        """A summary of the data's state, for checks: figures over whole tables."""
-        with reading(self.engine) as tx:
-            return read_health(tx, self.connection)
-
-    def records_by_day(self, since: datetime, until: datetime) -> dict[str, int]:
-        """How many landed records, as last read, were modified on which day (UTC) of a window."""
-        with reading(self.engine) as tx:
-            return health.records_by_day(tx, self.connection.name, since, until)
-
-    def changes_pending(self) -> int:
-        """How many contacts the CRM should hear of now."""
-        with reading(self.engine) as tx:
-            return contacts.count_to_push(tx, self.connection.name, instants.now())
-
-    def rejects(self, limit: int | None = None) -> list[rejects.Reject]:
-        """Open rejects, oldest first."""
-        with reading(self.engine) as tx:
-            return rejects.load(tx, self.connection.name, limit=limit)
-
-    def reject(self, reject_id: int) -> dict[str, Any] | None:
-        """One reject with the record it is about; None when there is none of this id."""
-        with reading(self.engine) as tx:
-            found = rejects.load(tx, self.connection.name, [reject_id])
-            if not found:
-                return None
-            payload = landing.payload(tx, found[0].record_id) if found[0].record_id is not None else None
-        return {"reject": found[0], "payload": payload}
+    # What a person decides.
 
     def replay(self, ids: Collection[int] | None = None) -> int:
         """Try rejected records again at once, and let rejected pushes go with the next push.
@@ -266,10 +181,13 @@ class ExternalCrmService:
             self._apply(context, no_progress)
         return len(chosen)
 
-    def conflicts(self, limit: int | None = None) -> list[ledger.OpenConflict]:
-        """Fields that wait for a person, oldest first."""
-        with reading(self.engine) as tx:
-            return ledger.open_conflicts(tx, self.connection.name, limit)
+    def dismiss(self, ids: Collection[int]) -> int:
+        """Forget rejects that nobody needs; how many there were.
+
+        What they are about is tried as usual when it changes; what fails again is listed again.
+        """
+        with self._leased("dismiss") as context, context.write() as tx:
+            return rejects.dismiss(tx, context.name, ids, context.clock())
 
     def resolve_conflict(self, conflict_id: int, winner: Side) -> None:
         """Settle a field for one side; the other hears of it with the next push.
@@ -281,26 +199,6 @@ class ExternalCrmService:
             resolve.resolve(context, conflict_id, winner)
 
     # Lifetime.
-
-    @cached_property
-    def engine(self) -> Engine:
-        """The database, at the shape this version needs.
-
-        Raises:
-            OutdatedDatabaseError: a PostgreSQL database that waits for ``db upgrade``.
-        """
-        engine = open_database(self._database) if isinstance(self._database, str) else self._database
-        if engine.dialect.name == "sqlite":
-            migrate.upgrade(engine)
-        elif not migrate.is_current(engine):
-            msg = "the database is not at this version's shape: run 'crm-pipeline db upgrade'"
-            raise OutdatedDatabaseError(msg)
-        return engine
-
-    @property
-    def connection(self) -> Connection:
-        """The CRM account."""
-        return self.settings.connection
 
     @cached_property
     def mapping(self) -> FieldMapping:
@@ -319,22 +217,9 @@ class ExternalCrmService:
         """Give the connections back."""
         if "connector" in self.__dict__:
             self.connector.close()
-        if "engine" in self.__dict__ and isinstance(self._database, str):
-            self.engine.dispose()
-
-    def __enter__(self) -> Self:
-        """Use it as a context manager."""
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        """Close."""
-        self.close()
+        super().close()
 
     # Inside.
-
-    @property
-    def _polling_at_start(self) -> bool:
-        return self.settings.external_crm_sync_mode is SyncMode.POLLING
 
     @contextmanager
     def _leased(self, doing: str) -> Iterator[Context]:
@@ -409,20 +294,6 @@ class ExternalCrmService:
             state.ensure(tx, self.connection.name, polling=on)
             state.save(tx, self.connection.name, polling=on)
 
-    def _contact_key(self, context: Context, user_id: str) -> str:
-        """The contact's id as stored, by any spelling of it."""
-        spellings = [user_id]
-        with suppress(NoIdentityError):
-            spellings.append(whatsapp_id(user_id, self.connection.default_region))
-        with context.read() as tx:
-            found = contacts.load(tx, spellings) or contacts.load(
-                tx, contacts.resolve(tx, spellings).values()
-            )
-        if not found:
-            msg = "there is no such contact"
-            raise UnknownContactError(msg)
-        return next(iter(found))
-
     def _pushed(self, context: Context, key: str) -> tuple[str | None, dict[str, str]]:
         with context.read() as tx:
             linked = links.load_by_contact(tx, context.name, [key])
@@ -456,18 +327,3 @@ def service_from_settings(
 
 def _action(counts: Counts) -> str:
     return "created" if counts.created else "updated" if counts.updated else "unchanged"
-
-
-def _shown(moment: datetime | None) -> str | None:
-    return None if moment is None else instants.to_text(moment)
-
-
-def _run(run: state.RunRow) -> dict[str, Any]:
-    return {
-        "state": run.state,
-        "startedAt": _shown(run.started_at),
-        "finishedAt": _shown(run.finished_at),
-        "counts": run.counts,
-        "apiCalls": run.api_calls,
-        "error": run.error,
-    }

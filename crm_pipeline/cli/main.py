@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from crm_pipeline import __version__
-from crm_pipeline.cli import database, demo, dev, rejects, simulate, status, syncing
+from crm_pipeline.cli import conflicts, database, demo, dev, history, rejects, simulate, status, syncing
 from crm_pipeline.cli.options import Options
 
 app = typer.Typer(
@@ -26,7 +26,9 @@ app.command()(syncing.pull)
 app.command()(syncing.push)
 app.command()(syncing.sync)
 app.command()(status.status)
+app.command()(history.history)
 app.add_typer(rejects.app, name="rejects")
+app.add_typer(conflicts.app, name="conflicts")
 app.add_typer(database.app, name="db")
 app.add_typer(simulate.app, name="simulate")
 app.command()(demo.demo)

@@ -79,6 +79,13 @@ def _cell(value: object) -> str:
     return printable(str(value))
 
 
+def exact(value: object) -> str | None:
+    """Show a field's value so that it can be told from any other: empty text from none, 1.25 from 1.3."""
+    if value is None or (isinstance(value, str) and value):
+        return value
+    return json.dumps(value)
+
+
 def printable(text: str) -> str:
     """Replace control characters, which could steer the terminal they are shown on."""
     return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ from crm_pipeline.cli.options import CommandError, Options
 from crm_pipeline.cli.output import as_json, facts, table
 
 if TYPE_CHECKING:
+    from crm_pipeline.service import ExternalCrmService
     from crm_pipeline.store.rejects import Reject
 
 app = typer.Typer(
@@ -78,14 +80,39 @@ def replay(
         raise typer.BadParameter("name the rejects, or use --all")
     options = Options.of(context)
     with options.service() as service:
-        missing = sorted({each for each in reject_ids or () if service.reject(each) is None})
-        if missing:
-            raise CommandError(f"There is no reject {', '.join(map(str, missing))}")
+        _require_known(service, reject_ids or ())
         number = service.replay(None if every else reject_ids)
         left = service.get_status()["rejected"]
     options.answer(
         {"replayed": number, "still_rejected": left}, f"Tried again: {number}. Still rejected: {left}."
     )
+
+
+@app.command()
+def dismiss(
+    context: typer.Context,
+    reject_ids: Annotated[list[int], typer.Argument(metavar="ID...", help="As listed.")],
+) -> None:
+    """Forget rejects that nobody needs.
+
+    What they are about is left as it is, and tried as usual when it changes or when the mapping
+    changes; what fails again is listed again.
+    """
+    options = Options.of(context)
+    with options.service() as service:
+        _require_known(service, reject_ids)
+        number = service.dismiss(reject_ids)
+        left = service.get_status()["rejected"]
+    options.answer(
+        {"dismissed": number, "still_rejected": left},
+        f"Forgotten: {number}. Still rejected: {left}. What fails again is listed again.",
+    )
+
+
+def _require_known(service: ExternalCrmService, reject_ids: Sequence[int]) -> None:
+    missing = sorted({each for each in reject_ids if service.reject(each) is None})
+    if missing:
+        raise CommandError(f"There is no reject {', '.join(map(str, missing))}")
 
 
 def _reasons(reject: Reject) -> str:

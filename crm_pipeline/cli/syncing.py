@@ -52,6 +52,12 @@ Until = Annotated[
 ]
 
 
+AllowDeletes = Annotated[
+    bool,
+    typer.Option("--allow-deletes", help="Archive contacts the CRM has no more, however many they are."),
+]
+
+
 def pull(
     context: typer.Context,
     since: Since = None,
@@ -59,6 +65,7 @@ def pull(
     remap: Annotated[
         bool, typer.Option("--remap", help="Do not read the CRM: apply again what had landed.")
     ] = False,
+    allow_deletes: AllowDeletes = False,
 ) -> None:
     """Read the CRM and apply what came to the contacts.
 
@@ -75,7 +82,7 @@ def pull(
             with progress("Reading the CRM") as bar:
                 reports.append(service.pull(since, until, progress=bar))
         with progress("Applying") as bar:
-            reports.append(service.apply(progress=bar))
+            reports.append(service.apply(progress=bar, allow_deletes=allow_deletes))
     _answer(options, reports)
 
 
@@ -90,11 +97,12 @@ def push(context: typer.Context) -> None:
 def sync(
     context: typer.Context,
     no_push: Annotated[bool, typer.Option("--no-push", help="Write nothing to the CRM.")] = False,
+    allow_deletes: AllowDeletes = False,
 ) -> None:
     """Pull, apply and push, as one worker."""
     options = Options.of(context)
     with options.service() as service, progress("Syncing") as bar:
-        reports = service.sync(push=not no_push, progress=bar)
+        reports = service.sync(push=not no_push, progress=bar, allow_deletes=allow_deletes)
         if not no_push and service.settings.external_crm_push == "off":
             typer.echo("EXTERNAL_CRM_PUSH is off: nothing was written to the CRM", err=True)
     _answer(options, reports)

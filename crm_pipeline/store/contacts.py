@@ -61,6 +61,23 @@ def resolve(tx: Connection, canonical_ids: Collection[str]) -> dict[str, str]:
     return {row.alias: row.contact_id for row in tx.execute(query)}
 
 
+def find(tx: Connection, ids: Sequence[str]) -> str | None:
+    """The contact with one of these ids: the first that is its own, or else an alias."""
+    behind = resolve(tx, ids)
+    candidates = [*ids, *(behind[each] for each in ids if each in behind)]
+    existing = set(tx.execute(sa.select(contacts.c.id).where(contacts.c.id.in_(candidates))).scalars())
+    return next((each for each in candidates if each in existing), None)
+
+
+def all_ids(tx: Connection, ids: Collection[str]) -> set[str]:
+    """These ids of one contact and its aliases, without those that another contact has for its own."""
+    query = sa.select(contact_aliases.c.alias).where(
+        contact_aliases.c.contact_id.in_(ids),
+        ~sa.exists().where(contacts.c.id == contact_aliases.c.alias),
+    )
+    return {*ids, *tx.execute(query).scalars()}
+
+
 def add_aliases(tx: Connection, aliases: Mapping[str, str], at: datetime) -> None:
     """Remember other ids of contacts; the newest meaning of an alias counts."""
     if aliases:

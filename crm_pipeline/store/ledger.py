@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -28,6 +28,23 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class PastChange:
+    """A change as it is remembered."""
+
+    at: datetime
+    field: str
+    """``*`` where it is about the whole contact."""
+    side: str
+    """Whose change it was: external or internal."""
+    rule: str
+    old: Any
+    new: Any
+    run_id: str
+    record_id: int | None
+    """The landed record it came with."""
+
+
+@dataclass(frozen=True, slots=True)
 class Conflict:
     """Both sides changed one field differently."""
 
@@ -49,7 +66,10 @@ class OpenConflict:
     field: str
     external: Any
     internal: Any
+    policy: str
     opened_at: datetime
+    run_id: str
+    """The run that met it first."""
 
 
 _OPEN = (
@@ -58,7 +78,9 @@ _OPEN = (
     conflicts.c.field,
     conflicts.c.external,
     conflicts.c.internal,
+    conflicts.c.policy,
     conflicts.c.opened_at,
+    conflicts.c.run_id,
 )
 
 
@@ -81,6 +103,17 @@ def write_changes(tx: Connection, connection: str, changes: Iterable[Change], ru
     ]
     if rows:
         tx.execute(contact_changes.insert(), rows)
+
+
+def history(tx: Connection, connection: str, contact_ids: Collection[str]) -> list[PastChange]:
+    """Changes of contacts with these ids, the newest last."""
+    query = (
+        sa.select(*(contact_changes.c[field.name] for field in fields(PastChange)))
+        .where(contact_changes.c.connection == connection, contact_changes.c.contact_id.in_(contact_ids))
+        .order_by(contact_changes.c.at, contact_changes.c.id)
+    )
+    rows: Iterable[Any] = tx.execute(query)
+    return [PastChange(*row) for row in rows]
 
 
 def write_conflicts(
@@ -147,6 +180,11 @@ def _load_open(
     )
     rows: Iterable[Any] = tx.execute(query)
     return [OpenConflict(*row) for row in rows]
+
+
+def show_internal(tx: Connection, conflict_id: int, value: Any) -> None:
+    """An open conflict shows what the contact holds by now."""
+    tx.execute(conflicts.update().where(conflicts.c.id == conflict_id).values(internal=value))
 
 
 def settle(tx: Connection, conflict_ids: Collection[int], winner: str, at: datetime) -> None:

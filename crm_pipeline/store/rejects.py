@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from crm_pipeline.store.tables import rejects
+from crm_pipeline.store.tables import external_records, rejects
 
 Source: TypeAlias = Literal["pull", "push"]
 
@@ -109,6 +109,19 @@ def clear(tx: Connection, connection: str, source: Source, keys: Collection[str]
                 rejects.c.connection == connection, rejects.c.source == source, rejects.c.key.in_(list(keys))
             )
         )
+
+
+def dismiss(tx: Connection, connection: str, ids: Collection[int], at: datetime) -> int:
+    """Forget rejects; how many there were. Their records count as skipped from now on."""
+    chosen = load(tx, connection, ids)
+    records = [reject.record_id for reject in chosen if reject.record_id is not None]
+    tx.execute(
+        external_records.update()
+        .where(external_records.c.id.in_(records), external_records.c.outcome == "rejected")
+        .values(outcome="skipped", applied_at=at)
+    )
+    tx.execute(rejects.delete().where(rejects.c.id.in_([reject.id for reject in chosen])))
+    return len(chosen)
 
 
 def load(

@@ -11,6 +11,8 @@ _LID = re.compile(r"[0-9]{5,20}@lid", re.IGNORECASE)
 _SERVER = re.compile(r"(?::[0-9]+)?@(?:c\.us|s\.whatsapp\.net)\Z", re.IGNORECASE)
 _PHONE_CHARACTERS = re.compile(r"[\s(]*\+?[\s(]*[0-9][0-9\s().\u2010-\u2015-]*")
 """No slash: it stands between two numbers, or between a number and the last digit of the next."""
+_WHOLE_NUMBER = re.compile(r"[0-9]+\.0")
+"""How a spreadsheet writes one: that zero is no digit of the phone."""
 _INVISIBLE = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 """Marks of writing direction and the like, which come along when a number is copied."""
 _NOT_DIGITS = re.compile(r"[^0-9]")
@@ -45,8 +47,9 @@ def whatsapp_id(raw: str, region: str = "ID") -> str:
     if text.lower().endswith("@g.us"):
         msg = "is a group, not a contact"
         raise NoIdentityError(msg)
-    # Spreadsheets write a whole number as 6281….0: that zero is no digit of it.
-    phone = _SERVER.sub("", text).removesuffix(".0")
+    phone = _SERVER.sub("", text)
+    if _WHOLE_NUMBER.fullmatch(phone):
+        phone = phone.removesuffix(".0")
     if not _PHONE_CHARACTERS.fullmatch(phone):
         msg = "is not a WhatsApp id or phone number"
         raise NoIdentityError(msg)

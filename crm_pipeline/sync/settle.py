@@ -24,8 +24,8 @@ from crm_pipeline.sync.merge import (
     Side,
     Verdict,
     merge_field,
-    to_push,
 )
+from crm_pipeline.sync.noticing import notice
 from crm_pipeline.sync.reports import Outcome
 from crm_pipeline.sync.selection import takes_part
 from crm_pipeline.sync.workset import Contact, Workset
@@ -69,12 +69,15 @@ class Settler:
         """The record was deleted in the CRM: its contact is archived, never dropped."""
         link = self.work.link(row.external_id)
         contact = self.work.contact(link.contact_id) if link is not None else None
-        if link is None or contact is None or link.external_deleted_at is not None:
+        if link is None:
             return Outcome.UNCHANGED
-        if link.contact_deleted_at is not None:
-            # Deleted on both sides, and made anew here: a new contact, which the CRM has never had.
+        if contact is None or link.contact_deleted_at is not None:
+            # Deleted on both sides. One made anew here since is a contact the CRM has never had.
             self.work.drop(link)
-            contact.to_push = True
+            if contact is not None:
+                contact.to_push = True
+            return Outcome.UNCHANGED
+        if link.external_deleted_at is not None:
             return Outcome.UNCHANGED
         link.external_deleted_at = row.modified_at or row.read_at
         self.work.touch(link)
@@ -92,7 +95,7 @@ class Settler:
             UnknownConflictError: the contact or its record is gone.
         """
         contact = self.work.contact(conflict.contact_id)
-        link = self.work.link_of(contact) if contact is not None else None
+        link = self.work.link_of(conflict.contact_id)
         if contact is None or link is None:
             msg = f"the contact of conflict {conflict.id} is not linked any more"
             raise UnknownConflictError(msg)
@@ -113,15 +116,20 @@ class Settler:
         contact = self.work.find(identity)
         if not takes_part(self.connection.select.inward, values, contact.values if contact else None):
             return Outcome.SKIPPED
-        if contact is None:
-            return self._create(row, values, identity)
-        former = self.work.link_of(contact)
-        if former is None:
-            return self._merge(row, values, contact, self.work.connect(row.external_id, contact))
-        if former.external_deleted_at is None:
-            raise RecordRejected({"id": AMBIGUOUS_CONTACT}, contact.key)
-        # The record it was linked to is gone (deleted, or merged into this one): the two meet anew.
-        return self._merge(row, values, contact, self.work.repoint(former, row.external_id))
+        former = self.work.link_of(contact.key if contact else identity)
+        if former is not None and former.external_deleted_at is None:
+            raise RecordRejected({"id": AMBIGUOUS_CONTACT}, identity)
+        if contact is not None:
+            # A record it was linked to and that is gone was deleted, or merged into this one: they meet anew.
+            link = (
+                self.work.repoint(former, row.external_id)
+                if former
+                else self.work.connect(row.external_id, contact)
+            )
+            return self._merge(row, values, contact, link)
+        if former is not None:
+            self.work.drop(former)
+        return self._create(row, values, identity)
 
     def _create(self, row: Landed, values: Values, identity: str) -> Outcome:
         contact = self.work.create(identity)
@@ -238,23 +246,11 @@ class Settler:
 
     def _note_edits(self, contact: Contact, link: Link) -> bool:
         """Write down what other programs changed; whether the CRM has to hear of it."""
-        edits = {}
-        pending = False
-        for name, field in self.mapping.fields.items():
-            value = contact.values.get(name)
-            shadow = link.internal_shadow.get(name, ABSENT)
-            if not to_push(value, shadow, field.direction):
-                continue
-            pending = True
-            noticed = link.edits.get(name)
-            if noticed is None or noticed[0] != value:
-                at = contact.stored.updated_at if contact.stored is not None else self.now
-                old = noticed[0] if noticed else None if shadow is ABSENT else shadow
-                self._note(contact, name, old, value, "internal", Verdict.INTERNAL_CHANGE.value, None, at)
-                noticed = [value, instants.to_text(at)]
-            edits[name] = noticed
-        link.edits = edits
-        return pending
+        at = contact.stored.updated_at if contact.stored is not None else self.now
+        noticed = notice(self.mapping, str(contact.values["id"]), contact.values, link, at)
+        link.edits = noticed.edits
+        self.work.changes.extend(noticed.news)
+        return noticed.to_push
 
     def _note(
         self,

@@ -86,9 +86,9 @@ class Workset:
         """The link of a record."""
         return self._links.get(external_id)
 
-    def link_of(self, contact: Contact) -> Link | None:
-        """The link of a contact."""
-        return self._link_of.get(contact.key)
+    def link_of(self, key: str) -> Link | None:
+        """The link of a contact, by its id as stored."""
+        return self._link_of.get(key)
 
     def contact(self, key: str) -> Contact | None:
         """A contact by its id as stored."""

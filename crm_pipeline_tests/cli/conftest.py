@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+from sqlalchemy import Engine, text
 
 from crm_pipeline.cli.main import run
 from crm_pipeline.simulators.generic import CONTACTS_PATH, GenericCrm, create_app
 from crm_pipeline.simulators.serve import running
+from crm_pipeline.store.engine import writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,22 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
         return Answer(code, *capsys.readouterr())
 
     return call
+
+
+Sql: TypeAlias = Callable[..., list[tuple[Any, ...]]]
+
+
+@pytest.fixture
+def sql(engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Sql:
+    """Plain SQL of another program, on the database that the commands use; the test runs on both kinds."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+
+    def execute(statement: str, **values: object) -> list[tuple[Any, ...]]:
+        with writing(engine) as tx:
+            done = tx.execute(text(statement), values)
+            return [tuple(row) for row in done] if done.returns_rows else []
+
+    return execute
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from crm_pipeline.simulators.faults import Faults
 from crm_pipeline.simulators.generic import GenericCrm
-from crm_pipeline_tests.cli.conftest import Cli
+from crm_pipeline_tests.cli.conftest import Cli, Sql
 
 
 @pytest.fixture
@@ -91,3 +91,67 @@ def test_what_was_mended_in_the_crm_is_no_longer_listed(cli: Cli, crm: GenericCr
         crm.edit(record_id, notes="mended")
     cli("pull")
     assert cli("rejects", "list", "--json").json["total"] == len(nameless)
+
+
+ONE = "6281100000001@c.us"
+
+
+def test_a_dismissed_record_is_forgotten_and_its_count_with_it(cli: Cli, crm: GenericCrm, sql: Sql) -> None:
+    """It leaves the list and the figures; a pull that finds it unchanged does not bring it back."""
+    for number in (1, 2):
+        crm.create(phone=f"628110000000{number}", status="no such status")
+    cli("pull")
+    first, second = cli("rejects", "list", "--json").json["rejects"]
+    answer = cli("rejects", "dismiss", str(first["id"]), "--json")
+    assert (answer.code, answer.json) == (0, {"dismissed": 1, "still_rejected": 1})
+    cli("pull")
+    assert cli("rejects", "list", "--json").json == {"rejects": [second], "total": 1}
+    rejected = "SELECT count(*) FROM external_records WHERE outcome = 'rejected'"
+    assert sql(rejected) == [(1,)]
+    told = cli("rejects", "dismiss", str(second["id"]))
+    assert told.out == "Forgotten: 1. Still rejected: 0. What fails again is listed again.\n"
+    assert sql(rejected) == [(0,)]
+
+
+def test_a_dismissed_record_that_fails_again_is_listed_again(cli: Cli, crm: GenericCrm, sql: Sql) -> None:
+    """Dismissing is no rule about the record: the next version is judged anew, for good or bad."""
+    record_id = str(crm.create(phone=ONE, status="no such status")["id"])
+    cli("pull")
+    (reject,) = cli("rejects", "list", "--json").json["rejects"]
+    cli("rejects", "dismiss", str(reject["id"]))
+    crm.edit(record_id, notes="still wrong")
+    cli("pull")
+    (again,) = cli("rejects", "list", "--json").json["rejects"]
+    assert (again["reasons"], again["attempts"]) == (reject["reasons"], 1)
+    cli("rejects", "dismiss", str(again["id"]))
+    crm.edit(record_id, status="deal")
+    cli("pull")
+    assert sql("SELECT deal_status FROM contacts WHERE id = :id", id=ONE) == [("deal",)]
+
+
+def test_a_dismissed_push_is_tried_again_when_the_contact_changes(
+    cli: Cli, crm: GenericCrm, sql: Sql
+) -> None:
+    """A contact that the CRM cannot be told of: out of the list until somebody changes it."""
+    crm.create(phone=ONE)
+    cli("sync")
+    sql("UPDATE contacts SET capacity = -1 WHERE id = :id", id=ONE)
+    cli("push")
+    (reject,) = cli("rejects", "list", "--json").json["rejects"]
+    assert reject["source"] == "push"
+    cli("rejects", "dismiss", str(reject["id"]))
+    cli("push")
+    assert cli("rejects", "list", "--json").json["total"] == 0
+    sql("UPDATE contacts SET notes = 'x' WHERE id = :id", id=ONE)
+    cli("push")
+    assert cli("rejects", "list", "--json").json["total"] == 1
+
+
+def test_one_unknown_number_dismisses_nothing(cli: Cli, crm: GenericCrm, sql: Sql) -> None:
+    """A mistyped number is named, and the others stay as they are."""
+    crm.create(phone=ONE, status="no such status")
+    cli("pull")
+    (reject,) = cli("rejects", "list", "--json").json["rejects"]
+    answer = cli("rejects", "dismiss", str(reject["id"]), "98", "99")
+    assert (answer.code, answer.out, answer.err) == (1, "", "There is no reject 98, 99\n")
+    assert sql("SELECT count(*) FROM rejects") == [(1,)]

@@ -17,7 +17,7 @@ import pytest
 
 from crm_pipeline.simulators.faults import Faults
 from crm_pipeline.simulators.generic import GenericCrm
-from crm_pipeline_tests.cli.conftest import Cli
+from crm_pipeline_tests.cli.conftest import Cli, Sql
 
 OUTCOMES = ("created", "updated", "unchanged", "skipped", "rejected")
 
@@ -194,3 +194,21 @@ def test_a_terminal_sees_progress_and_a_pipe_sees_only_the_answer() -> None:
     assert process.returncode == 0
     assert steps(json.loads(out))["pull"]["seen"] == 30
     assert b"Reading the CRM" in shown
+
+
+@pytest.mark.parametrize("command", ["pull", "sync"])
+def test_many_deletes_wait_until_they_are_allowed(cli: Cli, crm: GenericCrm, sql: Sql, command: str) -> None:
+    """More than a tenth of all gone at once: exit code 1 and how to go on; told so, they are archived."""
+    archived = "SELECT count(*) FROM contacts WHERE archived_at IS NOT NULL"
+    cli("sync")
+    for record_id in list(crm.records)[:15]:
+        crm.delete(record_id)
+    refused = cli(command, "--json")
+    assert (refused.code, refused.out) == (1, "")
+    assert "15 of 30" in refused.err
+    assert "crm-pipeline pull --allow-deletes" in refused.err
+    assert sql(archived) == [(0,)]
+    allowed = cli(command, "--allow-deletes", "--json")
+    assert (allowed.code, steps(allowed.json)["apply"]["updated"]) == (0, 15)
+    assert sql(archived) == [(15,)]
+    assert cli(command).code == 0

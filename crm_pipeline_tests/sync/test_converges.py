@@ -340,8 +340,9 @@ class TwoSides(RuleBasedStateMachine):
         contacts = {row["id"]: row for row in self.world.rows("contacts")}
         records = {record["phone"]: record for record in self.world.crm.records.values()}
         edited = {edit.phone for edit in self.ghost.edits}
-        assert edited - set(contacts) <= self.ghost.deleted_here, "a contact is gone that nobody deleted here"
-        assert edited - set(records) <= self.ghost.deleted_there | self.ghost.deleted_here, "a record is gone"
+        deleted = self.ghost.deleted_here | self.ghost.deleted_there
+        assert edited - set(contacts) <= deleted, "a contact is gone that nobody deleted"
+        assert edited - set(records) <= deleted, "a record is gone that nobody deleted"
         for phone in set(contacts) & set(records):
             contact, record = contacts[phone], records[phone]
             assert record.get("unmapped") == self.ghost.unmapped.get(record["id"]), (

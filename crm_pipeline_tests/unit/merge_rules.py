@@ -1,4 +1,4 @@
-"""The rules of the merge in plain words, each with a case: the table of the documentation, as data."""
+"""The rules of the merge in plain words, each with a case: the tables of the documentation, as data."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from crm_pipeline.connection import Direction, Policy
-from crm_pipeline.sync.merge import ABSENT, FieldRules, FieldState, Known, Verdict
+from crm_pipeline.sync.merge import ABSENT, Decision, FieldRules, FieldState, Known, Verdict, to_push
 
 KEEPS = "keeps its value"
 TAKES = "takes the CRM's value"
@@ -204,3 +204,10 @@ NEWEST = (
     ("the CRM tells no time", conflict(None, NOON), "the `tie`"),
     ("the contact's time is not known", conflict(NOON, None), "the `tie`"),
 )
+
+
+def pushes(decision: Decision, rules: FieldRules) -> bool:
+    """Whether the CRM is written to after a decision; a held field waits."""
+    if decision.verdict is Verdict.HELD:
+        return False
+    return to_push(decision.internal, decision.internal_shadow, rules.direction)

@@ -52,10 +52,8 @@ def test_the_policies_and_their_defaults_are_named(page: str) -> None:
     assert rows(page, "Of the two edits") == [f"| {case} | {winner} |" for case, _, winner in NEWEST]
     merge = Merge()
     assert merge.policy is Policy.NEWEST
-    assert (
-        f"`merge.clock_tolerance_seconds` ({merge.clock_tolerance_seconds}), the tie `merge.tie` (`{merge.tie}`)"
-        in page
-    )
+    assert f"`merge.clock_tolerance_seconds` ({merge.clock_tolerance_seconds})" in page
+    assert f"`merge.tie` (`{merge.tie}`)" in page
 
 
 def test_the_examples_print_what_the_page_says(page: str) -> None:

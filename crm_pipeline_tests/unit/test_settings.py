@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import date
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ def test_defaults_are_those_of_the_documentation(tmp_path: Path) -> None:
         "trusted_proxies": (),
         "allowed_ips": (),
         "external_crm_timezone": "UTC",
+        "external_crm_first_day": date(2020, 1, 1),
         "external_crm_default_region": "ID",
     }
 
@@ -84,6 +86,7 @@ GOOD: list[tuple[str, str, object]] = [
     ("TRUSTED_PROXIES", "10.0.0.0/8, ::1", (ip_network("10.0.0.0/8"), ip_network("::1/128"))),
     ("ALLOWED_IPS", "192.0.2.7", (ip_network("192.0.2.7/32"),)),
     ("EXTERNAL_CRM_TIMEZONE", "Asia/Jakarta", "Asia/Jakarta"),
+    ("EXTERNAL_CRM_FIRST_DAY", "2024-02-29", date(2024, 2, 29)),
     ("EXTERNAL_CRM_DEFAULT_REGION", "sg", "SG"),
 ]
 
@@ -137,6 +140,14 @@ BAD: dict[str, tuple[str, ...]] = {
     "TRUSTED_PROXIES": ("10.0.0.1/8", "proxy.example", "10.0.0.0/33"),
     "ALLOWED_IPS": ("all", "192.0.2", "192.0.2.7;192.0.2.8"),
     "EXTERNAL_CRM_TIMEZONE": ("Mars/Olympus", "America", "../../etc/passwd", "UTC+7", "/etc/localtime"),
+    "EXTERNAL_CRM_FIRST_DAY": (
+        "2023-02-29",
+        "2020",
+        "31.01.2020",
+        "9999-01-01",
+        "2020-01-31T09:00",
+        "1577836800",
+    ),
     "EXTERNAL_CRM_DEFAULT_REGION": ("ZZ", "IDN", "62", "I"),
 }
 

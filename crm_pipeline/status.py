@@ -1,0 +1,231 @@
+"""StatusReader: what can be asked about one connection, answered from the database alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Self
+
+from sqlalchemy.engine import Connection as Transaction
+from sqlalchemy.engine import Engine
+
+from crm_pipeline import instants
+from crm_pipeline.connection import Connection
+from crm_pipeline.settings import Settings, SyncMode
+from crm_pipeline.store import contacts, health, landing, ledger, migrate, rejects, state
+from crm_pipeline.store.engine import open_database, reading
+from crm_pipeline.sync.errors import OutdatedDatabaseError, UnknownContactError
+from crm_pipeline.sync.health import Health, read_health
+from crm_pipeline.sync.identity import NoIdentityError, whatsapp_id
+
+_STEPS = ("pull", "apply", "push")
+
+
+class StatusReader:
+    """Answers what sensors, checks and commands ask; it changes no row and calls no CRM."""
+
+    def __init__(self, database: str | Engine, settings: Settings) -> None:
+        """Open lazily: nothing is connected before it is used.
+
+        Args:
+            database: SQLAlchemy URL or engine.
+            settings: with the connection in question.
+        """
+        self.settings = settings
+        self._database = database
+
+    # How the sync stands.
+
+    def get_status(self) -> dict[str, Any]:
+        """How the sync stands. No secrets, no personal data."""
+        name = self.connection.name
+        with reading(self.engine) as tx:
+            known = state.load(tx, name)
+            runs = {step: state.latest_run(tx, name, step) for step in _STEPS}
+            failed = [state.latest_run(tx, name, step, "failed") for step in _STEPS]
+            done = [state.latest_run(tx, name, step, "done") for step in _STEPS]
+            figures = {
+                "contacts": contacts.count(tx),
+                "backlog": landing.count_waiting(tx, name),
+                "rejected": sum(rejects.count(tx, name).values()),
+                "conflicts": ledger.count_open(tx, name),
+                "pendingPushes": contacts.count_to_push(tx, name, instants.now()),
+            }
+        last_error = max((run for run in failed if run), key=lambda run: run.started_at, default=None)
+        last_success = max((run.finished_at for run in done if run and run.finished_at), default=None)
+        return {
+            "enabled": self.settings.external_crm_enabled,
+            "mode": self.settings.external_crm_sync_mode.value,
+            "polling": "active" if self._polling(known) else "inactive",
+            "configured": bool(self.connection.base_url),
+            "connection": name,
+            "type": self.connection.type.value,
+            "push": self.settings.external_crm_push.value,
+            "lastSuccess": _shown(last_success),
+            "lastError": None if last_error is None else _failure(last_error),
+            "watermark": _shown(known.watermark if known else None),
+            **figures,
+            "runs": {step: None if run is None else _run(run) for step, run in runs.items()},
+        }
+
+    @property
+    def polling(self) -> bool:
+        """Whether the polling schedule may run: the flag in the database, or its start value."""
+        with reading(self.engine) as tx:
+            return self._polling(state.load(tx, self.connection.name))
+
+    @property
+    def watermark(self) -> datetime | None:
+        """How far pulls have safely read."""
+        with reading(self.engine) as tx:
+            known = state.load(tx, self.connection.name)
+        return known.watermark if known is not None else None
+
+    @property
+    def last_poll_at(self) -> datetime | None:
+        """When the newest pull was started, however it ended."""
+        with reading(self.engine) as tx:
+            run = state.latest_run(tx, self.connection.name, "pull")
+        return run.started_at if run is not None else None
+
+    def health(self) -> Health:
+        """A summary of the data's state, for checks: figures over whole tables."""
+        with reading(self.engine) as tx:
+            return read_health(tx, self.connection)
+
+    def records_by_day(self, since: datetime, until: datetime) -> dict[str, int]:
+        """How many landed records, as last read, were modified on which day (UTC) of a window."""
+        with reading(self.engine) as tx:
+            return health.records_by_day(tx, self.connection.name, since, until)
+
+    def changes_pending(self) -> int:
+        """How many contacts the CRM should hear of now."""
+        with reading(self.engine) as tx:
+            return contacts.count_to_push(tx, self.connection.name, instants.now())
+
+    # What waits for a person, and what became of one.
+
+    def rejects(self, limit: int | None = None) -> list[rejects.Reject]:
+        """Open rejects, oldest first."""
+        with reading(self.engine) as tx:
+            return rejects.load(tx, self.connection.name, limit=limit)
+
+    def reject(self, reject_id: int) -> dict[str, Any] | None:
+        """One reject with the record it is about; None when there is none of this id."""
+        with reading(self.engine) as tx:
+            found = rejects.load(tx, self.connection.name, [reject_id])
+            if not found:
+                return None
+            payload = landing.payload(tx, found[0].record_id) if found[0].record_id is not None else None
+        return {"reject": found[0], "payload": payload}
+
+    def conflicts(self, limit: int | None = None) -> list[ledger.OpenConflict]:
+        """Fields that wait for a person, oldest first."""
+        with reading(self.engine) as tx:
+            return ledger.open_conflicts(tx, self.connection.name, limit)
+
+    def conflict(self, conflict_id: int) -> ledger.OpenConflict | None:
+        """One field that waits for a person; None when there is none of this id."""
+        with reading(self.engine) as tx:
+            return ledger.open_conflict(tx, self.connection.name, conflict_id)
+
+    def history(self, contact_id: str) -> list[ledger.PastChange]:
+        """Field changes of a contact, the newest last: those under its earlier ids, too.
+
+        Args:
+            contact_id: any spelling of any id it is or was known by; it may have been deleted.
+
+        Raises:
+            UnknownContactError: no contact has or had this id.
+        """
+        with reading(self.engine) as tx:
+            spellings = self._spellings(contact_id)
+            key = contacts.find(tx, spellings)
+            if key is not None:
+                spellings = self._spellings(key)
+            found = ledger.history(tx, self.connection.name, contacts.all_ids(tx, spellings))
+        if key is None and not found:
+            raise UnknownContactError(_UNKNOWN)
+        return found
+
+    # Lifetime.
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The database, at the shape this version needs.
+
+        Raises:
+            OutdatedDatabaseError: a PostgreSQL database that waits for ``db upgrade``.
+        """
+        engine = open_database(self._database) if isinstance(self._database, str) else self._database
+        if engine.dialect.name == "sqlite":
+            migrate.upgrade(engine)
+        elif not migrate.is_current(engine):
+            msg = "the database is not at this version's shape: run 'crm-pipeline db upgrade'"
+            raise OutdatedDatabaseError(msg)
+        return engine
+
+    @property
+    def connection(self) -> Connection:
+        """The CRM account."""
+        return self.settings.connection
+
+    def close(self) -> None:
+        """Give the connections back."""
+        if "engine" in self.__dict__ and isinstance(self._database, str):
+            self.engine.dispose()
+
+    def __enter__(self) -> Self:
+        """Use it as a context manager."""
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Close."""
+        self.close()
+
+    # Inside.
+
+    def _polling(self, known: state.ConnectionState | None) -> bool:
+        return known.polling if known is not None else self._polling_at_start
+
+    @property
+    def _polling_at_start(self) -> bool:
+        return self.settings.external_crm_sync_mode is SyncMode.POLLING
+
+    def _contact_key(self, tx: Transaction, user_id: str) -> str:
+        """The contact's id as stored, by any spelling of any id it is or was known by."""
+        key = contacts.find(tx, self._spellings(user_id))
+        if key is None:
+            raise UnknownContactError(_UNKNOWN)
+        return key
+
+    def _spellings(self, user_id: str) -> Sequence[str]:
+        """An id as it was given, then as it is kept."""
+        spellings = [user_id]
+        with suppress(NoIdentityError):
+            spellings.append(whatsapp_id(user_id, self.connection.default_region))
+        return spellings
+
+
+_UNKNOWN = "there is no such contact"
+
+
+def _shown(moment: datetime | None) -> str | None:
+    return None if moment is None else instants.to_text(moment)
+
+
+def _failure(run: state.RunRow) -> dict[str, Any]:
+    return {"step": run.step, "at": _shown(run.finished_at), "reason": run.error}
+
+
+def _run(run: state.RunRow) -> dict[str, Any]:
+    return {
+        "state": run.state,
+        "startedAt": _shown(run.started_at),
+        "finishedAt": _shown(run.finished_at),
+        "counts": run.counts,
+        "apiCalls": run.api_calls,
+        "error": run.error,
+    }

@@ -1,0 +1,197 @@
+"""Confirming: what the CRM answered to each write, row by row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from sqlalchemy.engine import Connection as Transaction
+
+from crm_pipeline.connectors.base import Record, WriteResult, WriteStatus
+from crm_pipeline.store import contacts, intents, landing, ledger, links, rejects
+from crm_pipeline.store.intents import Intent
+from crm_pipeline.store.ledger import Change, OpenConflict
+from crm_pipeline.store.links import Link
+from crm_pipeline.store.rejects import NewReject
+from crm_pipeline.sync.arrivals import arrivals, tombstone
+from crm_pipeline.sync.coerce import same
+from crm_pipeline.sync.context import Context
+from crm_pipeline.sync.errors import RecordRejected
+from crm_pipeline.sync.intend import IntendedWrite
+from crm_pipeline.sync.mapping import Values
+from crm_pipeline.sync.merge import ABSENT, changed
+from crm_pipeline.sync.reports import Outcome, Report
+
+FIRST_RETRY = timedelta(minutes=1)
+LONGEST_RETRY = timedelta(hours=6)
+
+
+class Confirmation:
+    """Settles the rows of one answered call, in one transaction."""
+
+    def __init__(self, context: Context, tx: Transaction, asked_at: datetime) -> None:
+        """``asked_at``: our clock just before the call."""
+        self._context, self._tx, self._asked_at = context, tx, asked_at
+        self._now = context.clock()
+        self._new_links: list[Link] = []
+        self._links: list[Link] = []
+        self._changes: list[Change] = []
+        self._pushed: list[tuple[str, int]] = []
+        self._states: list[tuple[str, str]] = []
+        self._rejects: list[NewReject] = []
+        self._cleared: list[str] = []
+        self._existing: list[tuple[str, str | None]] = []
+        self._open_fields: dict[str, dict[str, OpenConflict]] = {}
+        self._link_of: dict[str, Link] = {}
+        self._owner: dict[str, str] = {}
+        self._failures: dict[str, int] = {}
+        self._shown: list[Record] = []
+        self._gone: list[str] = []
+        self._nothing_new: list[str] = []
+
+    def confirm(self, sent: Sequence[IntendedWrite], results: Sequence[WriteResult], report: Report) -> None:
+        """Settle each write by its own answer; those nobody can tell of stay open."""
+        self._load(sent, results)
+        outcomes: Counter[Outcome] = Counter()
+        for planned, result in zip(sent, results, strict=True):
+            outcome = self._settle(planned, result)
+            if outcome is None:
+                report.pending += 1
+            else:
+                outcomes[outcome] += 1
+        report.counts.add(outcomes)
+        self._save()
+
+    def _load(self, sent: Sequence[IntendedWrite], results: Sequence[WriteResult]) -> None:
+        tx, name = self._tx, self._context.name
+        keys = [planned.intent.contact_id for planned in sent]
+        self._link_of = {link.contact_id: link for link in links.load_by_contact(tx, name, keys)}
+        answered = [result.external_id for result in results if result.external_id is not None]
+        self._owner = {
+            link.external_id: link.contact_id for link in links.load_by_external_id(tx, name, answered)
+        }
+        self._open_fields = ledger.open_fields(tx, name, keys)
+        self._failures = rejects.attempts(tx, name, "push", keys)
+
+    def _settle(self, planned: IntendedWrite, result: WriteResult) -> Outcome | None:
+        """The outcome; None where the contact has to wait for a later run."""
+        intent, status = planned.intent, result.status
+        external_id = result.external_id or intent.external_id
+        if external_id is not None and self._owner.get(external_id, intent.contact_id) != intent.contact_id:
+            return self._refused(intent, "refused", "the CRM answers with a record linked to another contact")
+        if status is WriteStatus.WRITTEN and external_id is not None:
+            return self._written(planned, result, external_id)
+        if status is WriteStatus.REFUSED and result.external_id != intent.external_id:
+            # Made there meanwhile: read back and merged by the next run, never overwritten.
+            self._existing.append((intent.id, result.external_id))
+            self._back_off(intent, "a record with the same unique value exists in the CRM")
+        elif status is WriteStatus.CHANGED:
+            self._states.append((intent.id, "superseded"))
+        elif status is WriteStatus.FAILED:
+            self._states.append((intent.id, "failed"))
+            self._back_off(intent, result.reason)
+        elif status is WriteStatus.GONE and intent.external_id is not None:
+            self._gone.append(intent.external_id)
+            self._close(intent, "gone")
+            return Outcome.SKIPPED
+        elif status in {WriteStatus.REFUSED, WriteStatus.GONE}:
+            return self._refused(intent, "refused", result.reason)
+        return None
+
+    def _save(self) -> None:
+        tx, context = self._tx, self._context
+        links.insert(tx, context.name, self._new_links)
+        links.update(tx, context.name, self._links)
+        ledger.write_changes(tx, context.name, self._changes, context.run_id)
+        contacts.mark_pushed(tx, self._pushed)
+        intents.close(tx, self._states, self._now)
+        intents.name_records(tx, self._existing)
+        rejects.write(tx, context.name, self._rejects, context.run_id, self._now)
+        rejects.clear(tx, context.name, "push", self._cleared)
+        landing.land(tx, context.name, arrivals(context, self._shown, self._asked_at), context.run_id)
+        tombstones = [tombstone(external_id, self._asked_at) for external_id in self._gone]
+        landing.land(tx, context.name, tombstones, context.run_id)
+        landing.settle_current(tx, context.name, self._nothing_new, Outcome.UNCHANGED.value, self._now)
+
+    def _written(self, planned: IntendedWrite, result: WriteResult, external_id: str) -> Outcome:
+        intent, link = planned.intent, self._link_of.get(planned.intent.contact_id)
+        outcome = Outcome.UPDATED
+        if link is None:
+            outcome = Outcome.CREATED
+            link = Link(external_id, intent.contact_id)
+            self._new_links.append(link)
+            rule = "created in the CRM"
+            self._changes.append(
+                Change(intent.contact_id, "*", None, None, self._now, "internal", rule, None)
+            )
+        else:
+            self._links.append(link)
+        held = self._held_now(result)
+        self._note_answer(planned, result, external_id, link, held)
+        for name, value in intent.sent.items():
+            link.internal_shadow[name] = value
+            link.external_shadow[name] = held.get(name, value)
+            link.edits.pop(name, None)
+            if name not in held and name not in link.assumed:
+                link.assumed.append(name)
+            elif name in held and name in link.assumed:
+                link.assumed.remove(name)
+        if result.record is not None and result.record.modified_at is not None:
+            link.external_modified_at = result.record.modified_at
+        self._close(intent, "confirmed")
+        self._cleared.append(intent.contact_id)
+        return outcome
+
+    def _note_answer(
+        self, planned: IntendedWrite, result: WriteResult, external_id: str, link: Link, held: Values
+    ) -> None:
+        """The answer is a read of the record: it lands, and only news in it needs applying.
+
+        An answer that shows a part of the record must not stand for the whole of it.
+        """
+        record = result.record
+        if (
+            record is None
+            or not isinstance(record.payload, dict)
+            or planned.full_keys - record.payload.keys()
+        ):
+            return
+        self._shown.append(replace(record, external_id=external_id))
+        waiting = self._open_fields.get(planned.intent.contact_id, {})
+        news = [
+            name
+            for name, value in held.items()
+            if name not in planned.intent.sent
+            and changed(value, link.external_shadow.get(name, ABSENT))
+            and not (name in waiting and same(value, waiting[name].external))
+        ]
+        if held and not news:
+            self._nothing_new.append(external_id)
+
+    def _held_now(self, result: WriteResult) -> Values:
+        """What the CRM made of our values, where its answer shows the record."""
+        if result.record is None:
+            return {}
+        try:
+            return self._context.translator.to_contact(result.record.payload) or {}
+        except RecordRejected:
+            return {}
+
+    def _close(self, intent: Intent, state: str) -> None:
+        """Nothing is left to do for the contact as it was."""
+        self._states.append((intent.id, state))
+        self._pushed.append((intent.contact_id, intent.contact_version))
+
+    def _back_off(self, intent: Intent, reason: str) -> None:
+        """The next run tries again; only what fails over and over is spaced out."""
+        wait = min(FIRST_RETRY * (2 ** min(self._failures.get(intent.contact_id, 0), 10) - 1), LONGEST_RETRY)
+        reject = NewReject("push", intent.contact_id, {"record": reason}, next_attempt_at=self._now + wait)
+        self._rejects.append(reject)
+
+    def _refused(self, intent: Intent, state: str, reason: str) -> Outcome:
+        """Repeating would not help: it waits for another content, another mapping or a replay."""
+        self._close(intent, state)
+        self._rejects.append(NewReject("push", intent.contact_id, {"record": reason}))
+        return Outcome.REJECTED

@@ -1,0 +1,142 @@
+"""Intending: what a batch of contacts needs written, decided and stored before any call is made."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy.engine import Connection as Transaction
+
+from crm_pipeline import jsonio
+from crm_pipeline.connectors.base import Write
+from crm_pipeline.store import contacts, intents, landing, ledger, links, rejects
+from crm_pipeline.store.contacts import StoredContact
+from crm_pipeline.store.intents import Intent
+from crm_pipeline.store.ledger import Change
+from crm_pipeline.store.links import Link
+from crm_pipeline.store.rejects import NewReject
+from crm_pipeline.sync.context import Context
+from crm_pipeline.sync.errors import RecordRejected
+from crm_pipeline.sync.noticing import notice
+from crm_pipeline.sync.plan import PlannedWrite, plan_write
+from crm_pipeline.sync.reports import Outcome
+from crm_pipeline.sync.workset import flat
+
+
+@dataclass(frozen=True, slots=True)
+class IntendedWrite:
+    """A stored intent, and the call that carries it out."""
+
+    intent: Intent
+    write: Write
+    full_keys: frozenset[str]
+    """Keys a full record has: an answer with fewer shows only a part of it."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """What was decided for a batch of contacts."""
+
+    writes: list[IntendedWrite] = field(default_factory=list)
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    """Of contacts that need no write, or cannot be written."""
+    waiting: int = 0
+    """Contacts left for a later run, because the end of an earlier write is unknown."""
+
+
+def intend(context: Context, tx: Transaction, batch: Sequence[StoredContact]) -> Batch:
+    """Decide for each contact, and store the intents of those that need a write."""
+    planner = _Planner(context, tx, [contact.id for contact in batch])
+    # Read again under the lock: the plan must be of the row as it stands.
+    for contact in contacts.load(tx, planner.keys).values():
+        planner.decide(contact)
+    planner.save()
+    return planner.batch
+
+
+class _Planner:
+    def __init__(self, context: Context, tx: Transaction, keys: list[str]) -> None:
+        self.keys, self.batch = keys, Batch()
+        self._context, self._tx, self._now = context, tx, context.clock()
+        name = context.name
+        self._links = {link.contact_id: link for link in links.load_by_contact(tx, name, keys)}
+        self._held = ledger.open_fields(tx, name, keys)
+        self._unsettled = intents.open_of(tx, name, keys)
+        self._records = landing.payloads(tx, name, [link.external_id for link in self._links.values()])
+        self._settled: list[tuple[str, int]] = []
+        self._refused: list[NewReject] = []
+        self._news: list[Change] = []
+        self._noticed: list[Link] = []
+
+    def decide(self, contact: StoredContact) -> None:
+        link = self._links.get(contact.id)
+        if contact.id in self._unsettled or (link is not None and link.contact_deleted_at is not None):
+            self.batch.waiting += 1
+            return
+        if contact.archived_at is not None or (link is not None and link.external_deleted_at is not None):
+            self._settle(contact, Outcome.SKIPPED)
+            return
+        if link is not None:
+            self._notice(contact, link)
+        try:
+            planned = self._plan(contact, link)
+        except RecordRejected as rejected:
+            self._settle(contact, Outcome.REJECTED)
+            self._refused.append(NewReject("push", contact.id, rejected.reasons))
+            return
+        if isinstance(planned, Outcome):
+            self._settle(contact, planned)
+        else:
+            self.batch.writes.append(self._intended(planned))
+
+    def save(self) -> None:
+        tx, name, run_id = self._tx, self._context.name, self._context.run_id
+        intents.store(tx, name, [planned.intent for planned in self.batch.writes], run_id)
+        contacts.mark_pushed(tx, self._settled)
+        links.update(tx, name, self._noticed)
+        ledger.write_changes(tx, name, self._news, run_id)
+        rejects.write(tx, name, self._refused, run_id, self._now)
+
+    def _settle(self, contact: StoredContact, outcome: Outcome) -> None:
+        self.batch.outcomes[outcome] += 1
+        self._settled.append((contact.id, contact.row_version))
+
+    def _notice(self, contact: StoredContact, link: Link) -> None:
+        mapping = self._context.mapping
+        values, _ = mapping.canonical(flat(contact.data))
+        noticed = notice(mapping, contact.id, values, link, contact.updated_at)
+        if noticed.edits != link.edits:
+            link.edits = noticed.edits
+            self._noticed.append(link)
+        self._news.extend(noticed.news)
+        for name, conflict in self._held.get(contact.id, {}).items():
+            if values.get(name) != conflict.internal:
+                ledger.show_internal(self._tx, conflict.id, values.get(name))
+
+    def _plan(self, contact: StoredContact, link: Link | None) -> PlannedWrite | Outcome:
+        record = self._records.get(link.external_id) if link is not None else None
+        return plan_write(
+            self._context.mapping,
+            self._context.translator,
+            contact.id,
+            contact.row_version,
+            flat(contact.data),
+            link,
+            self._held.get(contact.id, {}),
+            jsonio.loads(record) if record is not None else None,
+        )
+
+    def _intended(self, planned: PlannedWrite) -> IntendedWrite:
+        intent = Intent(
+            id=str(uuid.uuid4()),
+            contact_id=planned.contact_id,
+            external_id=planned.external_id,
+            before=planned.before,
+            sent=planned.sent,
+            contact_version=planned.contact_version,
+            created_at=self._now,
+        )
+        write = Write(intent.id, planned.external_id, planned.payload, expected=planned.expected)
+        return IntendedWrite(intent, write, planned.shown)

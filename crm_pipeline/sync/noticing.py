@@ -1,0 +1,46 @@
+"""Noticing: what other programs changed in a contact since the CRM was last told. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+
+from crm_pipeline import instants
+from crm_pipeline.store.ledger import Change
+from crm_pipeline.store.links import Link
+from crm_pipeline.sync.mapping import FieldMapping, Values
+from crm_pipeline.sync.merge import ABSENT, Verdict, changed, to_push
+
+
+class Noticed(NamedTuple):
+    """What was found."""
+
+    edits: dict[str, list[object]]
+    """Every field that differs from the last agreement: its value, and when it was changed."""
+    news: list[Change]
+    """Those that were not known before, for the history."""
+    to_push: bool
+    """Whether the CRM has to hear of any."""
+
+
+def notice(mapping: FieldMapping, contact_id: str, values: Values, link: Link, at: datetime) -> Noticed:
+    """Compare a contact with what it held at the last agreement.
+
+    ``at`` is when the row was last changed: an upper bound for each of its fields.
+    """
+    found = Noticed({}, [], to_push=False)
+    pending = False
+    for name, field in mapping.fields.items():
+        value = values.get(name)
+        shadow = link.internal_shadow.get(name, ABSENT)
+        if not changed(value, shadow):
+            continue
+        pending = pending or to_push(value, shadow, field.direction)
+        known = link.edits.get(name)
+        if known is None or known[0] != value:
+            old = known[0] if known else None if shadow is ABSENT else shadow
+            rule = Verdict.INTERNAL_CHANGE.value
+            found.news.append(Change(contact_id, name, old, value, at, "internal", rule, None))
+            known = [value, instants.to_text(at)]
+        found.edits[name] = known
+    return found._replace(to_push=pending)

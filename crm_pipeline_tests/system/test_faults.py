@@ -1,0 +1,120 @@
+"""A CRM that misbehaves, end to end: a run completes or fails, and writes nothing wrong either way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from crm_pipeline.simulators.faults import Faults, parse_faults
+from crm_pipeline_tests.databases import SqliteDatabases
+from crm_pipeline_tests.system.compare import Edits, compare
+from crm_pipeline_tests.system.stage import Stage, crm_of, on_stage
+
+CONTACTS = 250
+"""Three pages."""
+EVERYTHING = "SELECT * FROM contacts ORDER BY id"
+UNKNOWN_ENDS = {"cut_before_write=2", "cut_after_write=2", "server_error=2", "html_login=2"}
+"""Faults after which nobody knows whether a write was applied."""
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def shared(sqlite_databases: SqliteDatabases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """One synced stage for all tests: each leaves both sides agreeing, as the next one needs them."""
+    with (
+        sqlite_databases.fresh() as url,
+        on_stage(tmp_path_factory.mktemp("faults"), url, crm_of(CONTACTS)) as stage,
+    ):
+        stage.must("sync")
+        yield stage
+
+
+@pytest.fixture
+def stage(shared: Stage) -> Iterator[Stage]:
+    """The stage without faults, before and after."""
+    yield shared
+    shared.crm.faults = Faults()
+    shared.configure()
+
+
+def edited(stage: Stage) -> Edits:
+    """Edits of users on both sides, on every page of the listing."""
+    edits = Edits(stage)
+    keys, records = zip(*stage.crm.records.items(), strict=True)
+    for place in range(0, CONTACTS, 49):
+        edits.there("notes", keys[place])
+    edits.here("pic", [record["phone"] for record in records[5::49]])
+    return edits
+
+
+def assert_converges(stage: Stage, edits: Edits) -> None:
+    """Without the fault, both sides come to hold the same, and no edit is lost."""
+    stage.crm.faults = Faults()
+    stage.settle()
+    sides = compare(stage)
+    assert (sides.contacts, sides.lost, sides.doubled, edits.lost()) == (CONTACTS, 0, 0, [])
+    assert stage.other.sql("SELECT count(*) FROM contacts WHERE archived_at IS NOT NULL") == [(0,)]
+    assert stage.other.sql("SELECT count(*) FROM intents WHERE state = 'open'") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    "fault", ["rate_limit=2:60", "rate_limit=3/1:date", "server_error=2:503", "cut_in_answer=2"]
+)
+def test_what_passes_is_ridden_out(stage: Stage, fault: str) -> None:
+    """429 storms, outages and cut answers between good ones: the one run reads all and writes all."""
+    edits = edited(stage)
+    stage.configure(windows=False)
+    stage.crm.faults = parse_faults([fault])
+    stage.must("sync", "--no-push")
+    assert stage.crm.turns.struck
+    assert compare(stage).lost == len([edit for edit in edits.made if edit.column == "pic"])
+    assert_converges(stage, edits)
+
+
+@pytest.mark.parametrize(
+    "fault, style",
+    [
+        ("rate_limit=1:0", "cursor"),
+        ("server_error=1", "cursor"),
+        ("truncated_json=2", "cursor"),
+        ("html_login=2", "cursor"),
+        ("error_in_200=2", "cursor"),
+        ("repeated_cursor", "cursor"),
+        ("repeated_cursor", "page"),
+        ("foreign_next_link", "next_link"),
+        ("foreign_redirect", "cursor"),
+    ],
+)
+def test_what_cannot_be_trusted_fails_the_run(stage: Stage, fault: str, style: str) -> None:
+    """A listing that is no whole listing: one line says so, no contact changes, nothing is pushed."""
+    edits = edited(stage)
+    stage.configure(windows=False, style=style)
+    before: list[Any] = stage.other.sql(EVERYTHING)
+    writes = len(stage.crm.log)
+    stage.crm.faults = parse_faults([fault])
+    done = stage.run("sync")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("CRM: ")
+    assert len(done.err.splitlines()) == 1
+    assert stage.other.sql(EVERYTHING) == before
+    assert len(stage.crm.log) == writes
+    assert_converges(stage, edits)
+
+
+@pytest.mark.parametrize(
+    "fault", [*sorted(UNKNOWN_ENDS), "rate_limit=2:60", "server_error=2:503", "error_in_200=2"]
+)
+def test_a_write_that_goes_wrong_is_made_good(stage: Stage, fault: str) -> None:
+    """Refused, lost, or applied without a reply: nothing is written twice, and in the end all of it once."""
+    edits = edited(stage)
+    start = len(stage.crm.log)
+    stage.crm.faults = parse_faults([fault])
+    done = stage.run("sync")
+    assert stage.crm.turns.struck
+    assert_converges(stage, edits)
+    told = [write.payload["sales_rep"] for write in list(stage.crm.log)[start:] if write.status == 200]
+    assert sorted(told) == sorted(edit.value for edit in edits.made if edit.column == "pic")
+    assert done.code == (fault in UNKNOWN_ENDS), done

@@ -1,0 +1,93 @@
+"""The push plan: which fields go out, under which names, and which do not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from crm_pipeline.connection import Connection
+from crm_pipeline.store.links import Link
+from crm_pipeline.sync.errors import RecordRejected
+from crm_pipeline.sync.mapping import FieldMapping
+from crm_pipeline.sync.plan import PlannedWrite, plan_write
+
+BUDI = "628123456789@c.us"
+RULES = {
+    "pic": {"direction": "in"},
+    "vip": {"type": "boolean", "names": "is_vip"},
+}
+MAPPING = FieldMapping(Connection.model_validate({"fields": RULES}))
+EMPTY: dict[str, Any] = dict.fromkeys(name for name, field in MAPPING.fields.items() if field.built_in)
+
+
+def plan(
+    agreed: dict[str, Any] | None,
+    held: tuple[str, ...] = (),
+    known: dict[str, Any] | None = None,
+    **values: Any,
+) -> PlannedWrite | None:
+    """The plan for a contact; ``agreed`` None: it has no record yet."""
+    link = None
+    if agreed is not None:
+        both = {"id": BUDI, "deal_status": "prospect", **agreed}
+        link = Link("r1", BUDI, internal_shadow=dict(both), external_shadow=dict(both))
+    contact = {**EMPTY, "id": BUDI, "deal_status": "prospect", **values}
+    return plan_write(MAPPING, MAPPING, BUDI, 3, contact, link, held, known)
+
+
+def test_a_contact_the_crm_knows_all_about_is_not_written() -> None:
+    """Nor is one whose text differs only in what no user means by an edit."""
+    assert plan({"nama": "Budi", "notes": None}, nama="Budi") is None
+    assert plan({"nama": "Budi"}, nama="Budi ") is None
+    assert plan({"vip": None}) is None
+
+
+def test_a_new_contact_is_written_without_its_empty_fields() -> None:
+    """No blanks; 0 and "" are values."""
+    planned = plan(None, nama="Budi", notes="", capacity=0, pic="Sari")
+    assert planned is not None
+    assert planned.external_id is None
+    assert planned.payload == {
+        "phone": BUDI,
+        "name": "Budi",
+        "notes": "",
+        "capacity": 0,
+        "status": "prospect",
+    }
+    assert planned.before == {}
+
+
+def test_only_the_difference_is_written() -> None:
+    """With what the CRM was last seen to hold, so that its own answer can be told from an edit."""
+    planned = plan({"nama": "Budi", "notes": "old"}, nama="Budi", notes="new", capacity=5)
+    assert planned is not None
+    assert (planned.external_id, planned.contact_version) == ("r1", 3)
+    assert planned.payload == {"notes": "new", "capacity": 5}
+    assert planned.sent == {"notes": "new", "capacity": 5}
+    assert planned.before == {"notes": "old"}
+
+
+def test_a_held_field_and_one_that_comes_in_only_stay_here() -> None:
+    """The others go on."""
+    planned = plan({"nama": "a", "notes": "a", "pic": "a"}, held=("notes",), nama="b", notes="b", pic="b")
+    assert planned is not None
+    assert planned.payload == {"name": "b"}
+    assert plan({"notes": "a", "pic": "a"}, held=("notes",), notes="b", pic="b") is None
+
+
+def test_a_field_of_your_own_that_went_from_the_row_is_cleared() -> None:
+    """Another program rewrote the column ``custom`` without it."""
+    planned = plan({"vip": True})
+    assert planned is not None
+    assert (planned.sent, planned.payload) == ({"vip": None}, {"is_vip": None})
+
+
+def test_a_value_that_must_be_written_and_fits_no_field_rejects_the_push() -> None:
+    """Named by field; one that is as wrong as it was at the last agreement stops nothing."""
+    with pytest.raises(RecordRejected) as rejected:
+        plan({"capacity": 5}, capacity="many", nama="Budi")
+    assert rejected.value.reasons == {"capacity": "is not a whole number"}
+    planned = plan({"capacity": "many"}, capacity="many", nama="Budi")
+    assert planned is not None
+    assert planned.payload == {"name": "Budi"}
