@@ -238,6 +238,13 @@ class Deletes(_Section):
     """So many are never too many, however few contacts there are."""
 
 
+class Webhook(_Section):
+    """What the CRM's webhooks look like."""
+
+    read_back: bool = False
+    """An event is a hint: the record it names is read from the CRM before it is applied."""
+
+
 class Selection(_Section):
     """Which records and contacts are synced at all, by values of contact fields."""
 
@@ -277,6 +284,7 @@ class Connection(_Section):
     merge: Merge = Merge()
     deletes: Deletes = Deletes()
     select: Selection = Selection()
+    webhook: Webhook = Webhook()
     fields: dict[str, FieldRule] = Field(default_factory=dict)
     timezone: ZoneName = "UTC"
     """Zone of external times that carry none."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,11 +18,12 @@ from crm_pipeline import instants
 from crm_pipeline.connectors.base import ConnectorError, Window
 from crm_pipeline.settings import PushMode, Settings, SettingsError, load_settings
 from crm_pipeline.status import StatusReader
-from crm_pipeline.store import contacts, landing, links, rejects, state
+from crm_pipeline.store import contacts, landing, links, rejects, state, webhooks
 from crm_pipeline.store.engine import writing
-from crm_pipeline.sync import apply, pull, push, resolve
+from crm_pipeline.sync import events, pull, push, resolve
 from crm_pipeline.sync.context import Context, Progress, lease_held, no_progress
-from crm_pipeline.sync.errors import DisabledError, PushFailedError, SyncError
+from crm_pipeline.sync.errors import DisabledError, PushFailedError, RecordRejected, SyncError
+from crm_pipeline.sync.events import Arrival, Receipt, Reception
 from crm_pipeline.sync.hooks import HookedMapping
 from crm_pipeline.sync.mapping import FieldMapping, Translator
 from crm_pipeline.sync.merge import Side
@@ -97,6 +100,27 @@ class ExternalCrmService(StatusReader):
             "action": _action(report.counts),
         }
 
+    def process_webhook(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """Land a webhook's object and apply it; the answer of the HTTP API.
+
+        The HTTP API calls it, too, with the secret checked and removed; there it lands, and
+        is applied as ``WEBHOOK_APPLY`` says. Override it to change the payload first.
+
+        Raises:
+            RecordRejected: it cannot become a contact; it is kept as rejected.
+            DisabledError: switched off.
+        """
+        taken = _through_the_api.get()
+        if taken is not None:
+            taken.receipt = self._land([replace(taken.arrival, payload=payload)])[0]
+            return _answer(taken.receipt)
+        payload = {name: value for name, value in payload.items() if name != "secret"}
+        receipt = self._land([Arrival(payload, None, self.run_id)])[0]
+        if receipt.action == "rejected":
+            raise RecordRejected(receipt.reasons)
+        self.apply_events()
+        return _answer(replace(receipt, status="applied"))
+
     def start_polling(self) -> None:
         """Switch the polling schedule on, until it is switched off."""
         self._set_polling(on=True)
@@ -141,6 +165,21 @@ class ExternalCrmService(StatusReader):
         with self._leased("apply") as context:
             return self._apply(context, progress, allow_deletes=allow_deletes)
 
+    def receive(self, arrivals: Sequence[Arrival]) -> list[Receipt]:
+        """Land webhooks, all in one transaction; durable when it returns.
+
+        Raises:
+            DisabledError: switched off.
+        """
+        if type(self).process_webhook is ExternalCrmService.process_webhook:
+            return self._land(arrivals)
+        return [self._through_hook(arrival) for arrival in arrivals]
+
+    def apply_events(self, progress: Progress = no_progress) -> Report:
+        """Apply webhooks that have landed."""
+        with self._leased("apply") as context:
+            return self._recorded(context, "apply", lambda: events.apply_events(context, progress))
+
     def push(self, progress: Progress = no_progress) -> Report:
         """Write changed contacts to the CRM."""
         with self._leased("push") as context:
@@ -175,6 +214,8 @@ class ExternalCrmService(StatusReader):
                 chosen = rejects.load(tx, context.name, ids)
                 records = [reject.record_id for reject in chosen if reject.record_id is not None]
                 landing.wait_again(tx, context.name, ids=records)
+                heard = [reject.key for reject in chosen if reject.source == "webhook"]
+                webhooks.wait_again(tx, context.name, heard)
                 pushes = [reject for reject in chosen if reject.source == "push"]
                 contacts.mark_to_push(tx, [reject.key for reject in pushes])
                 rejects.due_now(tx, context.name, [reject.id for reject in pushes])
@@ -257,8 +298,25 @@ class ExternalCrmService(StatusReader):
 
     def _apply(self, context: Context, progress: Progress, *, allow_deletes: bool = False) -> Report:
         return self._recorded(
-            context, "apply", lambda: apply.apply_landed(context, progress, allow_deletes=allow_deletes)
+            context, "apply", lambda: events.apply_all(context, progress, allow_deletes=allow_deletes)
         )
+
+    def _land(self, arrivals: Sequence[Arrival]) -> list[Receipt]:
+        if not self.settings.external_crm_enabled:
+            msg = "cannot receive: EXTERNAL_CRM_ENABLED is false"
+            raise DisabledError(msg)
+        reception = Reception(self.engine, self.connection, self.mapping, self._translator(), instants.now)
+        return reception.receive(arrivals)
+
+    def _through_hook(self, arrival: Arrival) -> Receipt:
+        """Let a subclass change the payload; what it swallows counts as skipped."""
+        taken = _Taken(arrival)
+        token = _through_the_api.set(taken)
+        try:
+            self.process_webhook(arrival.payload)
+        finally:
+            _through_the_api.reset(token)
+        return taken.receipt or Receipt(arrival.event_id or "", None, "skipped", "applied")
 
     def _push(self, context: Context, progress: Progress, *, just_pulled: bool = False) -> Report:
         if self.settings.external_crm_push is PushMode.OFF:
@@ -299,6 +357,27 @@ class ExternalCrmService(StatusReader):
             linked = links.load_by_contact(tx, context.name, [key])
             reasons = rejects.reasons(tx, context.name, "push", key)
         return (linked[0].external_id if linked else None), reasons
+
+
+@dataclass(slots=True)
+class _Taken:
+    """An arrival of the HTTP API on its way through a subclass's ``process_webhook``."""
+
+    arrival: Arrival
+    receipt: Receipt | None = None
+
+
+_through_the_api: ContextVar[_Taken | None] = ContextVar("_through_the_api", default=None)
+
+
+def _answer(receipt: Receipt) -> dict[str, Any]:
+    return {
+        "success": receipt.status != "rejected",
+        "userId": receipt.user_id,
+        "action": receipt.action,
+        "eventId": receipt.event_id,
+        "status": receipt.status,
+    }
 
 
 def service_from_settings(

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Engine
 from crm_pipeline import instants
 from crm_pipeline.connection import Connection
 from crm_pipeline.settings import Settings, SyncMode
-from crm_pipeline.store import contacts, health, landing, ledger, migrate, rejects, state
+from crm_pipeline.store import contacts, health, landing, ledger, migrate, rejects, state, webhooks
 from crm_pipeline.store.engine import open_database, reading
 from crm_pipeline.sync.errors import OutdatedDatabaseError, UnknownContactError
 from crm_pipeline.sync.health import Health, read_health
@@ -48,7 +48,7 @@ class StatusReader:
             done = [state.latest_run(tx, name, step, "done") for step in _STEPS]
             figures = {
                 "contacts": contacts.count(tx),
-                "backlog": landing.count_waiting(tx, name),
+                "backlog": landing.count_waiting(tx, name) + webhooks.count_waiting(tx, name, instants.now()),
                 "rejected": sum(rejects.count(tx, name).values()),
                 "conflicts": ledger.count_open(tx, name),
                 "pendingPushes": contacts.count_to_push(tx, name, instants.now()),
@@ -100,6 +100,30 @@ class StatusReader:
         with reading(self.engine) as tx:
             return health.records_by_day(tx, self.connection.name, since, until)
 
+    def events_pending(self) -> int:
+        """How many webhooks have landed and are due to be applied, or records that were left so."""
+        with reading(self.engine) as tx:
+            landed = webhooks.count_waiting(tx, self.connection.name, instants.now())
+            return landed + landing.count_waiting(tx, self.connection.name)
+
+    def event(self, event_id: str) -> dict[str, Any] | None:
+        """What became of a webhook; None when none of this name has landed."""
+        with reading(self.engine) as tx:
+            found = webhooks.by_event_id(tx, self.connection.name, [event_id]).get(event_id)
+        if found is None:
+            return None
+        return {
+            "eventId": found.event_id,
+            "userId": found.contact_id,
+            "status": "landed" if found.outcome is None else _ended(found.outcome),
+            "action": found.outcome or found.action,
+            "receivedAt": _shown(found.received_at),
+            "appliedAt": _shown(found.applied_at),
+            "attempts": found.attempts,
+            "reasons": found.reasons or {},
+            "runId": found.run_id,
+        }
+
     def changes_pending(self) -> int:
         """How many contacts the CRM should hear of now."""
         with reading(self.engine) as tx:
@@ -119,6 +143,8 @@ class StatusReader:
             if not found:
                 return None
             payload = landing.payload(tx, found[0].record_id) if found[0].record_id is not None else None
+            if found[0].source == "webhook":
+                payload = webhooks.payload(tx, self.connection.name, found[0].key)
         return {"reject": found[0], "payload": payload}
 
     def conflicts(self, limit: int | None = None) -> list[ledger.OpenConflict]:
@@ -229,3 +255,7 @@ def _run(run: state.RunRow) -> dict[str, Any]:
         "apiCalls": run.api_calls,
         "error": run.error,
     }
+
+
+def _ended(outcome: str) -> str:
+    return "rejected" if outcome == "rejected" else "applied"

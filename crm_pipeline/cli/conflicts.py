@@ -65,7 +65,10 @@ def resolve(
     external: Annotated[bool, typer.Option("--external", help="The CRM is right.")] = False,
     internal: Annotated[bool, typer.Option("--internal", help="The contact is right.")] = False,
 ) -> None:
-    """Give the field the value of one side; the CRM hears of it with the next push."""
+    """Give the field one side's value on both sides.
+
+    The contact has it at once; the CRM hears of it with the next push.
+    """
     if external == internal:
         raise typer.BadParameter("say --external or --internal")
     winner: Any = "external" if external else "internal"

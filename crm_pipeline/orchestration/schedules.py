@@ -21,8 +21,6 @@ _MINUTE = timedelta(minutes=1)
 class Polling:
     """What the decision to poll depends on."""
 
-    enabled: bool
-    """EXTERNAL_CRM_ENABLED."""
     active: bool
     """The polling flag in our database."""
     interval: int
@@ -35,8 +33,6 @@ class Polling:
 
 def reason_to_wait(polling: Polling, now: datetime) -> str | None:
     """Say why nothing is polled at ``now``; None when a poll is due."""
-    if not polling.enabled:
-        return "EXTERNAL_CRM_ENABLED is false"
     if not polling.active:
         return "polling is switched off"
     if polling.under_way:
@@ -79,9 +75,10 @@ def polling_schedule(
     """Ask for a poll when one is due."""
     now = context.scheduled_execution_time
     with external_crm.service(database) as service:
+        if not service.settings.external_crm_enabled:
+            return dg.SkipReason("EXTERNAL_CRM_ENABLED is false")
         watermark = service.watermark
         polling = Polling(
-            enabled=service.settings.external_crm_enabled,
             active=service.polling,
             interval=service.settings.external_crm_sync_interval,
             # Our own last request, so that neither backfills nor pulls by hand shift the rhythm; in a

@@ -41,13 +41,13 @@ class ContactWrite:
     """Whether the CRM knows everything the row holds afterwards."""
 
 
-def load(tx: Connection, ids: Collection[str]) -> dict[str, StoredContact]:
-    """Rows by id. Held against other writers until the transaction ends."""
+def load(tx: Connection, ids: Collection[str], *, lock: bool = True) -> dict[str, StoredContact]:
+    """Rows by id. Unless told not to, held against other writers until the transaction ends."""
     if not ids:
         return {}
-    query = (
-        sa.select(contacts).where(contacts.c.id.in_(sorted(ids))).order_by(contacts.c.id).with_for_update()
-    )
+    query = sa.select(contacts).where(contacts.c.id.in_(sorted(ids))).order_by(contacts.c.id)
+    if lock:
+        query = query.with_for_update()
     return {row["id"]: _stored(row) for row in tx.execute(query).mappings()}
 
 

@@ -93,6 +93,18 @@ def open_of(tx: Connection, connection: str, contact_ids: Collection[str]) -> di
     return {intent.contact_id: intent for intent in found}
 
 
+def confirmed_since(
+    tx: Connection, connection: str, contact_ids: Collection[str], since: datetime
+) -> list[Intent]:
+    """Writes to these contacts' records that were confirmed at or after a moment."""
+    conditions = (
+        intents.c.state == "confirmed",
+        intents.c.contact_id.in_(contact_ids),
+        intents.c.closed_at >= since,
+    )
+    return _load(tx, connection, *conditions)
+
+
 def _load(tx: Connection, connection: str, *conditions: sa.ColumnElement[bool]) -> list[Intent]:
     query = (
         sa.select(*_COLUMNS)

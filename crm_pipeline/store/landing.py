@@ -172,6 +172,17 @@ def wait_again(
     return tx.execute(records.update().where(*conditions).values(outcome=None, applied_at=None)).rowcount
 
 
+def distrust(tx: Connection, connection: str, external_ids: Sequence[str]) -> None:
+    """Let the next reading of these records count as new, even with the same content."""
+    if external_ids:
+        where = (
+            records.c.connection == connection,
+            records.c.current,
+            records.c.external_id.in_(external_ids),
+        )
+        tx.execute(records.update().where(*where).values(content_hash=""))
+
+
 def wake_made_anew(tx: Connection, connection: str) -> None:
     """Contacts that were deleted and made again meet their records anew."""
     linked = (
@@ -210,6 +221,14 @@ def _row(arrival: Arrival, connection: str, run_id: str) -> dict[str, Any]:
         "run_id": run_id,
         "current": True,
     }
+
+
+def outcome(tx: Connection, connection: str, external_id: str) -> str | None:
+    """Where the record as last read ended; None where it waits or was never read."""
+    query = sa.select(records.c.outcome).where(
+        records.c.connection == connection, records.c.current, records.c.external_id == external_id
+    )
+    return tx.execute(query).scalar_one_or_none()
 
 
 def payload(tx: Connection, row_id: int) -> str | None:

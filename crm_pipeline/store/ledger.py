@@ -24,7 +24,8 @@ class Change:
     at: datetime
     side: str
     rule: str
-    record_id: int | None
+    record_id: int | None = None
+    event_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,7 @@ def write_changes(tx: Connection, connection: str, changes: Iterable[Change], ru
             "rule": change.rule,
             "run_id": run_id,
             "record_id": change.record_id,
+            "event_id": change.event_id,
         }
         for change in changes
     ]

@@ -24,6 +24,7 @@ class Link:
     assumed: list[str] = field(default_factory=list)
     edits: dict[str, list[Any]] = field(default_factory=dict)
     external_modified_at: datetime | None = None
+    read_at: datetime | None = None
     external_deleted_at: datetime | None = None
     contact_deleted_at: datetime | None = None
 
@@ -36,6 +37,7 @@ _COLUMNS = (
     links.c.assumed,
     links.c.edits,
     links.c.external_modified_at,
+    links.c.read_at,
     links.c.external_deleted_at,
     links.c.contact_deleted_at,
 )
@@ -129,6 +131,7 @@ def _row(connection: str, link: Link) -> dict[str, Any]:
         "assumed": link.assumed or None,
         "edits": link.edits or None,
         "external_modified_at": link.external_modified_at,
+        "read_at": link.read_at,
         "external_deleted_at": link.external_deleted_at,
         "contact_deleted_at": link.contact_deleted_at,
     }

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 
 from crm_pipeline.store.tables import external_records, rejects
 
-Source: TypeAlias = Literal["pull", "push"]
+Source: TypeAlias = Literal["pull", "webhook", "push"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Reject:
     id: int
     source: Source
     key: str
-    """The record's external id (pull), or the contact's id (push)."""
+    """The record's external id (pull), the event's id (webhook), or the contact's id (push)."""
     reasons: dict[str, str]
     attempts: int
     next_attempt_at: datetime | None

@@ -78,6 +78,8 @@ links = sa.Table(
     # Contact values noticed as changed and not settled yet: field -> [value, when].
     sa.Column("edits", Json),
     sa.Column("external_modified_at", Instant),
+    # When the record was last read, as far as it was applied: older news is no news.
+    sa.Column("read_at", Instant),
     sa.Column("external_deleted_at", Instant),
     sa.Column("contact_deleted_at", Instant),
     sa.Column("created_at", Instant, nullable=False, server_default=utc_now()),
@@ -111,6 +113,36 @@ sa.Index("uq_external_records_current", external_records.c.connection, external_
          unique=True, sqlite_where=sa.text("current"), postgresql_where=sa.text("current"))  # fmt: skip
 sa.Index("ix_external_records_waiting", external_records.c.connection, external_records.c.id,
          sqlite_where=sa.text("outcome IS NULL"), postgresql_where=sa.text("outcome IS NULL"))  # fmt: skip
+
+webhook_events = sa.Table(
+    "webhook_events",
+    metadata,
+    sa.Column("id", _RowId, primary_key=True, autoincrement=True),
+    _connection(),
+    # The sender's name for it, or ours where it has none: the same name is the same event.
+    sa.Column("event_id", sa.Text, nullable=False),
+    sa.Column("request_id", sa.Text, nullable=False),
+    sa.Column("received_at", Instant, nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),
+    sa.Column("content_hash", sa.Text, nullable=False),
+    # Whom it is about, as far as it says so: the contact's canonical id, the record's id.
+    sa.Column("contact_id", sa.Text),
+    sa.Column("external_id", sa.Text),
+    # What applying it would have done when it was received, and what it did.
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("outcome", sa.Text),
+    sa.Column("reasons", Json),
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    sa.Column("next_attempt_at", Instant),
+    sa.Column("applied_at", Instant),
+    sa.Column("run_id", sa.Text),
+    sa.UniqueConstraint("connection", "event_id"),
+)
+sa.Index("ix_webhook_events_waiting", webhook_events.c.connection, webhook_events.c.id,
+         sqlite_where=sa.text("outcome IS NULL"), postgresql_where=sa.text("outcome IS NULL"))  # fmt: skip
+sa.Index(
+    "ix_webhook_events_contact", webhook_events.c.connection, webhook_events.c.contact_id, webhook_events.c.id
+)
 
 intents = sa.Table(
     "intents",
@@ -148,8 +180,9 @@ contact_changes = sa.Table(
     # The verdict of the merge.
     sa.Column("rule", sa.Text, nullable=False),
     sa.Column("run_id", sa.Text, nullable=False),
-    # The landed row it came from: external_records.id.
+    # The landed row it came from: external_records.id, or webhook_events.id.
     sa.Column("record_id", sa.BigInteger),
+    sa.Column("event_id", sa.BigInteger),
 )
 
 conflicts = sa.Table(
@@ -178,7 +211,7 @@ rejects = sa.Table(
     metadata,
     sa.Column("id", _RowId, primary_key=True, autoincrement=True),
     _connection(),
-    # pull or push, and what is rejected there: a record's external id or a contact's id.
+    # pull, webhook or push, and what is rejected: a record's id, an event's or a contact's.
     sa.Column("source", sa.Text, nullable=False),
     sa.Column("key", sa.Text, nullable=False),
     # The contact a record claims to be, where that is the trouble.

@@ -43,10 +43,13 @@ def note_absent(context: Context, seen: Seen) -> None:
     """
     with context.read() as tx:
         missing = seen.missing_from(links.each_external_id(tx, context.name))
-        rejected = [reject.key for reject in rejects.load(tx, context.name) if reject.source == "pull"]
+        rejected = {
+            reject.key: reject.id for reject in rejects.load(tx, context.name) if reject.source == "pull"
+        }
     _ask(context, missing)
     with context.write() as tx:
-        rejects.clear(tx, context.name, "pull", seen.missing_from([rejected]))
+        gone = [rejected[key] for key in seen.missing_from([list(rejected)])]
+        rejects.dismiss(tx, context.name, gone, context.clock())
 
 
 _ASKED_TOGETHER = 100

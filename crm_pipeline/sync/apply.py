@@ -16,7 +16,7 @@ from crm_pipeline.sync.context import Context, Progress, no_progress
 from crm_pipeline.sync.errors import RecordRejected, TooManyDeletesError
 from crm_pipeline.sync.mapping import Values
 from crm_pipeline.sync.reports import CONTACT_IDS_KEPT, Outcome, Report
-from crm_pipeline.sync.settle import Settler
+from crm_pipeline.sync.settle import News, Settler
 from crm_pipeline.sync.workset import Workset, identities
 
 BATCH = 1000
@@ -130,7 +130,8 @@ def _apply_rows(context: Context, tx: Transaction, rows: list[Landed]) -> _Done:
     settler = Settler(work, context.mapping, context.connection, now)
     for row, values in mapped:
         try:
-            outcome = settler.delete(row) if row.deleted else settler.settle(row, values)
+            news = News.of(row)
+            outcome = settler.delete(news) if row.deleted else settler.settle(news, values)
         except RecordRejected as rejected:
             _reject(work, row, rejected)
             outcome = Outcome.REJECTED

@@ -19,6 +19,7 @@ from crm_pipeline.sync.arrivals import arrivals, tombstone
 from crm_pipeline.sync.coerce import same
 from crm_pipeline.sync.context import Context
 from crm_pipeline.sync.errors import RecordRejected
+from crm_pipeline.sync.identity import is_address
 from crm_pipeline.sync.intend import IntendedWrite
 from crm_pipeline.sync.mapping import Values
 from crm_pipeline.sync.merge import ABSENT, changed
@@ -92,6 +93,10 @@ class Confirmation:
         elif status is WriteStatus.FAILED:
             self._states.append((intent.id, "failed"))
             self._back_off(intent, result.reason)
+        elif status is WriteStatus.GONE and is_address(intent.external_id or ""):
+            # Not the record's own id, only whose it is: the next pull tells the one it has.
+            self._states.append((intent.id, "failed"))
+            self._back_off(intent, "the CRM does not know the record by its contact's WhatsApp id")
         elif status is WriteStatus.GONE and intent.external_id is not None:
             self._gone.append(intent.external_id)
             self._close(intent, "gone")

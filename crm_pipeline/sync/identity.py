@@ -56,9 +56,9 @@ def whatsapp_id(raw: str, region: str = "ID") -> str:
     return _phone(phone, region)
 
 
-def is_lid(contact_id: str) -> bool:
-    """Whether an id hides its phone number."""
-    return contact_id.endswith("@lid")
+def is_address(text: str) -> bool:
+    """Whether a text is a canonical WhatsApp id: the name of a record that has none of its own."""
+    return bool(_CANONICAL.fullmatch(text) or _LID.fullmatch(text))
 
 
 def _phone(text: str, region: str) -> str:

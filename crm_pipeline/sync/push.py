@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from crm_pipeline.connectors.base import ConnectorError
 from crm_pipeline.store import contacts, intents
 from crm_pipeline.store.contacts import StoredContact
-from crm_pipeline.sync.apply import apply_landed
 from crm_pipeline.sync.confirm import Confirmation
 from crm_pipeline.sync.context import Context, Progress, no_progress
+from crm_pipeline.sync.events import apply_all
 from crm_pipeline.sync.intend import intend
 from crm_pipeline.sync.look import Look
 from crm_pipeline.sync.recovery import recover
@@ -35,7 +35,7 @@ def push_changed(
     report = Report("push")
     started, calls = time.monotonic(), context.connector.calls
     try:
-        apply_landed(context)
+        apply_all(context)
         report.pending = recover(context)
         look = Look(context, done=just_pulled)
         with context.read() as tx:

@@ -43,6 +43,10 @@ class Counts:
         for outcome, number in outcomes.items():
             setattr(self, outcome.value, getattr(self, outcome.value) + number)
 
+    def by_outcome(self) -> Counter[Outcome]:
+        """The five numbers."""
+        return Counter({outcome: getattr(self, outcome.value) for outcome in Outcome})
+
     def as_dict(self) -> dict[str, int]:
         """For JSON and metadata."""
         return {

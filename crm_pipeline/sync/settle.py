@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from crm_pipeline import instants
@@ -12,8 +12,9 @@ from crm_pipeline.contact import NEW_DEAL_STATUS
 from crm_pipeline.store.landing import Landed
 from crm_pipeline.store.ledger import Change, Conflict, OpenConflict
 from crm_pipeline.store.links import Link
-from crm_pipeline.sync.coerce import Value
+from crm_pipeline.sync.coerce import Value, same
 from crm_pipeline.sync.errors import RecordRejected, UnknownConflictError
+from crm_pipeline.sync.identity import is_address
 from crm_pipeline.sync.mapping import FieldMapping, Values
 from crm_pipeline.sync.merge import (
     ABSENT,
@@ -36,6 +37,23 @@ NO_IDENTITY = "the record has no usable WhatsApp id"
 
 
 @dataclass(frozen=True, slots=True)
+class News:
+    """Where a statement about a contact comes from."""
+
+    external_id: str
+    modified_at: datetime | None
+    read_at: datetime
+    """Our clock before it was asked for, or when it was received."""
+    record_id: int | None = None
+    event_id: int | None = None
+
+    @classmethod
+    def of(cls, row: Landed) -> News:
+        """A landed record."""
+        return cls(row.external_id, row.modified_at, row.read_at, record_id=row.id)
+
+
+@dataclass(frozen=True, slots=True)
 class Settler:
     """Settles records of one batch."""
 
@@ -44,7 +62,7 @@ class Settler:
     connection: Connection
     now: datetime
 
-    def settle(self, row: Landed, values: Values) -> Outcome:
+    def settle(self, row: News, values: Values) -> Outcome:
         """Apply one mapped record to the working set.
 
         Raises:
@@ -65,7 +83,37 @@ class Settler:
         self._check_address(contact, values)
         return self._merge(row, values, contact, link)
 
-    def delete(self, row: Landed) -> Outcome:
+    def hear(self, row: News, values: Values, *, names_record: bool) -> Outcome:
+        """Apply what a webhook says. It may be late, partial, or name only the contact.
+
+        Raises:
+            RecordRejected: it cannot be told which contact it is.
+        """
+        link = self.work.link(row.external_id)
+        contact = self.work.find(str(values.get("id", ""))) if not names_record else None
+        if link is None and contact is not None:
+            link = self.work.link_of(contact.key)
+        if link is None:
+            return self.settle(row, values)
+        if _is_late(row, link):
+            return Outcome.UNCHANGED
+        # The CRM may not hold what the event said: the next reading is looked at, whatever it shows.
+        self.work.distrusted.append(link.external_id)
+        return self.settle(
+            replace(row, external_id=link.external_id), self._without_own_past(row, link, values)
+        )
+
+    def _without_own_past(self, row: News, link: Link, values: Values) -> Values:
+        """Leave out what an event says of the time before our own write reached the CRM."""
+        past = {
+            name
+            for intent in self.work.confirmed_after(link.contact_id, row.read_at)
+            for name, before in intent.before.items()
+            if name in values and same(values[name], before)
+        }
+        return {name: value for name, value in values.items() if name not in past}
+
+    def delete(self, row: News) -> Outcome:
         """The record was deleted in the CRM: its contact is archived, never dropped."""
         link = self.work.link(row.external_id)
         contact = self.work.contact(link.contact_id) if link is not None else None
@@ -85,7 +133,7 @@ class Settler:
             return Outcome.UNCHANGED
         contact.archived_at = self.now
         at = instants.to_text(self.now)
-        self._note(contact, "archived_at", None, at, "external", "deleted in the CRM", row.id)
+        self._note(contact, "archived_at", None, at, "external", "deleted in the CRM", row)
         return Outcome.UPDATED
 
     def resolve(self, conflict: OpenConflict, winner: Side) -> None:
@@ -109,7 +157,7 @@ class Settler:
         self.work.touch(link)
         self.work.settled_conflicts[conflict.id] = winner
 
-    def _first_meeting(self, row: Landed, values: Values) -> Outcome:
+    def _first_meeting(self, row: News, values: Values) -> Outcome:
         identity = values.get("id")
         if not isinstance(identity, str):
             raise RecordRejected({"id": NO_IDENTITY})
@@ -117,6 +165,9 @@ class Settler:
         if not takes_part(self.connection.select.inward, values, contact.values if contact else None):
             return Outcome.SKIPPED
         former = self.work.link_of(contact.key if contact else identity)
+        if former is not None and contact is not None and is_address(former.external_id):
+            # Until now nobody had told the record's own id, only whose it is.
+            return self._merge(row, values, contact, self.work.rename(former, row.external_id))
         if former is not None and former.external_deleted_at is None:
             raise RecordRejected({"id": AMBIGUOUS_CONTACT}, identity)
         if contact is not None:
@@ -131,7 +182,7 @@ class Settler:
             self.work.drop(former)
         return self._create(row, values, identity)
 
-    def _create(self, row: Landed, values: Values, identity: str) -> Outcome:
+    def _create(self, row: News, values: Values, identity: str) -> Outcome:
         contact = self.work.create(identity)
         link = self.work.connect(row.external_id, contact)
         contact.values = {"deal_status": NEW_DEAL_STATUS, **values}
@@ -140,7 +191,8 @@ class Settler:
         link.internal_shadow = dict(contact.values)
         link.external_shadow = dict(values)
         link.external_modified_at = row.modified_at
-        self._note(contact, "*", None, None, "external", "created", row.id)
+        link.read_at = row.read_at
+        self._note(contact, "*", None, None, "external", "created", row)
         return Outcome.CREATED
 
     def _check_address(self, contact: Contact, values: Values) -> None:
@@ -151,7 +203,7 @@ class Settler:
         if other is not None and other is not contact:
             raise RecordRejected({"id": AMBIGUOUS_ADDRESS}, other.key)
 
-    def _merge(self, row: Landed, values: Values, contact: Contact, link: Link) -> Outcome:
+    def _merge(self, row: News, values: Values, contact: Contact, link: Link) -> Outcome:
         intent = self.work.open_intent(contact)
         sent: Mapping[str, Value] = intent.sent if intent is not None else {}
         arrived = True
@@ -182,13 +234,14 @@ class Settler:
                 self._carry_out(name, state, decision, contact, link, row)
         contact.to_push = self._note_edits(contact, link)
         link.external_modified_at = row.modified_at or link.external_modified_at
+        link.read_at = max(row.read_at, link.read_at or row.read_at)
         restored = self._restore(contact, link, row)
         self.work.touch(link)
         if intent is not None and (arrived or intent.external_id is None):
             self.work.closed_intents.append((intent.id, "confirmed"))
         return Outcome.UPDATED if restored or len(contact.changed) > before else Outcome.UNCHANGED
 
-    def _restore(self, contact: Contact, link: Link, row: Landed) -> bool:
+    def _restore(self, contact: Contact, link: Link, row: News) -> bool:
         """A record that is there again brings its archived contact back."""
         if link.external_deleted_at is None:
             return False
@@ -196,12 +249,12 @@ class Settler:
         if contact.archived_at is None:
             return False
         was = instants.to_text(contact.archived_at)
-        self._note(contact, "archived_at", was, None, "external", "there again in the CRM", row.id)
+        self._note(contact, "archived_at", was, None, "external", "there again in the CRM", row)
         contact.archived_at = None
         return True
 
     def _carry_out(
-        self, name: str, state: FieldState, decision: Decision, contact: Contact, link: Link, row: Landed
+        self, name: str, state: FieldState, decision: Decision, contact: Contact, link: Link, row: News
     ) -> None:
         waiting = self.work.held(contact).get(name)
         if decision.verdict in CONFLICTS:
@@ -213,16 +266,14 @@ class Settler:
                     contact.values.get(name),
                     self.mapping.fields[name].policy.value,
                     decision.winner,
-                    row.id,
+                    row.record_id,
                 )
             )
         elif waiting is not None:
             self.work.settled_conflicts[waiting.id] = "agreed"
-        self._take(name, decision, contact, link, row.id)
+        self._take(name, decision, contact, link, row)
 
-    def _take(
-        self, name: str, decision: Decision, contact: Contact, link: Link, record_id: int | None
-    ) -> None:
+    def _take(self, name: str, decision: Decision, contact: Contact, link: Link, row: News | None) -> None:
         """Give link and contact what was decided."""
         _store_shadow(link.internal_shadow, name, decision.internal_shadow)
         _store_shadow(link.external_shadow, name, decision.external_shadow)
@@ -231,7 +282,7 @@ class Settler:
         old = contact.values.get(name)
         if decision.internal is ABSENT or old == decision.internal:
             return
-        self._note(contact, name, old, decision.internal, "external", decision.verdict.value, record_id)
+        self._note(contact, name, old, decision.internal, "external", decision.verdict.value, row)
         if name == "id":
             self.work.readdress(contact, str(decision.internal))
         else:
@@ -260,14 +311,31 @@ class Settler:
         new: Value,
         side: str,
         rule: str,
-        record_id: int | None,
-        at: datetime | None = None,
+        row: News | None,
     ) -> None:
-        change = Change(str(contact.values["id"]), name, old, new, at or self.now, side, rule, record_id)
-        self.work.changes.append(change)
+        self.work.changes.append(
+            Change(
+                str(contact.values["id"]),
+                name,
+                old,
+                new,
+                self.now,
+                side,
+                rule,
+                row.record_id if row else None,
+                row.event_id if row else None,
+            )
+        )
 
 
 _ARRIVED = frozenset({Verdict.WRITE_CONFIRMED, Verdict.REWRITTEN})
+
+
+def _is_late(row: News, link: Link) -> bool:
+    """Whether more is known already than an event can say."""
+    if row.modified_at is not None and link.external_modified_at is not None:
+        return row.modified_at < link.external_modified_at
+    return link.read_at is not None and row.read_at <= link.read_at
 
 
 def _store_shadow(shadow: dict[str, Value], name: str, value: object) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy.engine import Connection as Transaction
 
-from crm_pipeline.store import contacts, intents, ledger, links, rejects
+from crm_pipeline.store import contacts, intents, landing, ledger, links, rejects
 from crm_pipeline.store.contacts import ContactWrite, StoredContact
 from crm_pipeline.store.intents import Intent
 from crm_pipeline.store.ledger import Change, Conflict, OpenConflict
@@ -34,6 +34,11 @@ class Contact:
     archived_at: datetime | None = None
     to_push: bool | None = None
     """Whether the CRM has to hear of it; None: this batch did not find out."""
+
+    @property
+    def key_after(self) -> str:
+        """Its id as this batch leaves it."""
+        return str(self.changed.get("id", self.key))
 
     def set(self, name: str, value: Value) -> None:
         """Give a field a value."""
@@ -65,8 +70,16 @@ class Workset:
         self.closed_intents: list[tuple[str, str]] = []
         self.new_rejects: list[NewReject] = []
         self.cleared_rejects: list[str] = []
+        self.distrusted: list[str] = []
 
-    def load(self, external_ids: Collection[str], canonical_ids: Collection[str], now: datetime) -> None:
+    def load(
+        self,
+        external_ids: Collection[str],
+        canonical_ids: Collection[str],
+        now: datetime,
+        *,
+        lock: bool = True,
+    ) -> None:
         """Load what records with these ids and identities may touch."""
         self._note_odd_spellings(now)
         self._aliases = contacts.resolve(self._tx, canonical_ids)
@@ -75,7 +88,7 @@ class Workset:
         keys = {*canonical_ids, *self._aliases.values(), *self._link_of}
         for link in links.load_by_contact(self._tx, self._connection, keys - set(self._link_of)):
             self._know(link)
-        for stored in contacts.load(self._tx, keys).values():
+        for stored in contacts.load(self._tx, keys, lock=lock).values():
             values, _ = self._mapping.canonical(flat(stored.data))
             self._contacts[stored.id] = Contact(stored.id, values, stored, archived_at=stored.archived_at)
         known = list(self._contacts)
@@ -126,6 +139,14 @@ class Workset:
         self._new_links[external_id] = fresh
         return fresh
 
+    def rename(self, link: Link, external_id: str) -> Link:
+        """The record's own id has become known."""
+        self.drop(link)
+        renamed = replace(link, external_id=external_id)
+        self._know(renamed)
+        self._new_links[external_id] = renamed
+        return renamed
+
     def touch(self, link: Link) -> None:
         """Save this link in the end."""
         if link.external_id not in self._new_links:
@@ -146,6 +167,10 @@ class Workset:
         """A write to the contact's record whose end nobody knows."""
         return self._open_intents.get(contact.key)
 
+    def confirmed_after(self, key: str, moment: datetime) -> list[Intent]:
+        """Our writes to a contact's record that the CRM confirmed at or after a moment."""
+        return intents.confirmed_since(self._tx, self._connection, [key], moment)
+
     def save(self, run_id: str, at: datetime) -> None:
         """Write everything, in an order the keys allow."""
         tx, connection = self._tx, self._connection
@@ -154,15 +179,20 @@ class Workset:
         for link in self._links.values():
             contact = self._contacts.get(link.contact_id)
             if contact is not None:
-                link.contact_id = str(contact.values["id"]) if "id" in contact.changed else contact.key
+                link.contact_id = contact.key_after
         links.delete(tx, connection, self._dropped_links)
         links.insert(tx, connection, self._new_links.values())
         links.update(tx, connection, self._changed_links.values())
         ledger.write_changes(tx, connection, self.changes, run_id)
-        ledger.write_conflicts(tx, connection, self.conflicts, run_id, at)
+        found = [
+            replace(conflict, contact_id=self._contacts[conflict.contact_id].key_after)
+            for conflict in self.conflicts
+        ]
+        ledger.write_conflicts(tx, connection, found, run_id, at)
         for conflict_id, winner in self.settled_conflicts.items():
             ledger.settle(tx, [conflict_id], winner, at)
         intents.close(tx, self.closed_intents, at)
+        landing.distrust(tx, connection, self.distrusted)
         rejects.write(tx, connection, self.new_rejects, run_id, at)
         rejects.clear(tx, connection, "pull", self.cleared_rejects)
 

@@ -129,7 +129,7 @@ def test_a_contact_nothing_is_known_of(cli: Cli, sql: Sql) -> None:
     assert cli("history", FIRST).out == "No change of this contact is known.\n"
 
 
-@pytest.mark.usefixtures("record_id")
+@pytest.mark.usefixtures("crm", "sql")
 @pytest.mark.parametrize("unknown", ["6281199999999", "nobody", "123-456@g.us", ""])
 def test_an_unknown_contact_is_one_line(cli: Cli, unknown: str) -> None:
     """Exit code 1, and the line does not repeat the number."""

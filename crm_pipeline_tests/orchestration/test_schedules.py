@@ -33,7 +33,7 @@ def _polls(interval: int, start: datetime, delays: list[float], until: int) -> l
     last = None
     for tick in range(until):
         now = start + tick * MINUTE
-        if reason_to_wait(Polling(enabled=True, active=True, interval=interval, last=last), now) is None:
+        if reason_to_wait(Polling(active=True, interval=interval, last=last), now) is None:
             last = now + timedelta(seconds=delays[len(asked) % len(delays)])
             asked.append(now)
     return asked
@@ -84,17 +84,16 @@ def test_when_the_next_poll_is_due(last: datetime | None, left: int) -> None:
 @pytest.mark.parametrize(
     "polling, reason",
     [
-        (Polling(enabled=False, active=True, interval=30, last=None), "EXTERNAL_CRM_ENABLED is false"),
-        (Polling(enabled=True, active=False, interval=30, last=None), "polling is switched off"),
+        (Polling(active=False, interval=30, last=None), "polling is switched off"),
         (
-            Polling(enabled=True, active=True, interval=30, last=None, under_way="r1"),
+            Polling(active=True, interval=30, last=None, under_way="r1"),
             "run r1 is queued or in progress",
         ),
         (
-            Polling(enabled=True, active=True, interval=45, last=NOON - 40 * MINUTE),
+            Polling(active=True, interval=45, last=NOON - 40 * MINUTE),
             "the next poll is due in 5 min: every 45 min",
         ),
-        (Polling(enabled=True, active=True, interval=45, last=NOON - 45 * MINUTE), None),
+        (Polling(active=True, interval=45, last=NOON - 45 * MINUTE), None),
     ],
 )
 def test_reasons(polling: Polling, reason: str | None) -> None:
@@ -147,7 +146,7 @@ def test_the_flag_in_our_database_decides(instance: dg.DagsterInstance) -> None:
 
 
 def test_nothing_is_polled_while_disabled(instance: dg.DagsterInstance) -> None:
-    """EXTERNAL_CRM_ENABLED wins over the flag."""
+    """EXTERNAL_CRM_ENABLED wins over the flag, and the database is not even asked."""
     assert (
         _tick(instance, FakeService(settings=settings(external_crm_enabled=False)))
         == "EXTERNAL_CRM_ENABLED is false"

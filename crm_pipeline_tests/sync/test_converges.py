@@ -44,6 +44,7 @@ PHONES = [f"62811000000{number:02d}@c.us" for number in range(3)]
 MOST_ROUNDS = 6
 import os
 from hypothesis import Phase
+
 PHASES = [Phase.generate] if os.environ.get("NOSHRINK") else [Phase.generate, Phase.shrink]
 
 KINDS = st.fixed_dictionaries(
@@ -421,10 +422,14 @@ def quick_engine(databases: Databases) -> Iterator[Engine]:
 def test_wide(quick_engine: Engine) -> None:
     """Three contacts, all that can happen."""
     machine = type("Wide", (TwoSides,), {"engine": quick_engine})
-    run_state_machine_as_test(machine, settings=settings(stateful_step_count=20, report_multiple_bugs=False, phases=PHASES))
+    run_state_machine_as_test(
+        machine, settings=settings(stateful_step_count=20, report_multiple_bugs=False, phases=PHASES)
+    )
 
 
 def test_narrow(quick_engine: Engine) -> None:
     """One contact, so that crashes and edits fall densely on the same fields."""
     machine = type("Narrow", (TwoSides,), {"engine": quick_engine, "phones": PHONES[:1]})
-    run_state_machine_as_test(machine, settings=settings(stateful_step_count=15, report_multiple_bugs=False, phases=PHASES))
+    run_state_machine_as_test(
+        machine, settings=settings(stateful_step_count=15, report_multiple_bugs=False, phases=PHASES)
+    )

@@ -14,6 +14,7 @@ from crm_pipeline.store.engine import reading, writing
 from crm_pipeline.store.tables import contacts, metadata
 from crm_pipeline.sync.apply import apply_landed
 from crm_pipeline.sync.context import Context, lease_held
+from crm_pipeline.sync.events import Arrival, Receipt, Reception, apply_all
 from crm_pipeline.sync.mapping import FieldMapping
 from crm_pipeline.sync.pull import pull_new
 from crm_pipeline.sync.push import push_changed
@@ -53,6 +54,20 @@ class World:
                 state.ensure(tx, context.name, polling=False)
             reports = [pull_new(context), apply_landed(context)]
             return [*reports, push_changed(context, just_pulled=True)] if push else reports
+
+    def receive(self, payload: dict[str, Any], event_id: str | None = None) -> Receipt:
+        """A webhook comes in."""
+        mapping = FieldMapping(self.connection)
+        reception = Reception(self.engine, self.connection, mapping, mapping, self.crm.clock)
+        return reception.receive([Arrival(payload, event_id, "request")])[0]
+
+    def apply(self) -> Report:
+        """One run that applies what has landed."""
+        context = self.context()
+        with lease_held(context):
+            with context.write() as tx:
+                state.ensure(tx, context.name, polling=False)
+            return apply_all(context)
 
     def sql(self, statement: str, **values: Any) -> None:
         """Another program writes with plain SQL."""

@@ -53,12 +53,13 @@ def test_what_is_no_time_is_a_value_error(text: str) -> None:
         instants.from_text(text)
 
 
-@pytest.mark.parametrize("moment", [datetime.min, datetime.max], ids=["min", "max"])
-def test_a_moment_outside_the_years_in_utc_cannot_be_written(moment: datetime) -> None:
-    """The ends of time in a zone to the east or the west of Greenwich."""
-    east = moment is datetime.min
+@pytest.mark.parametrize("year, hours_east", [(1, 7), (9999, -7)])
+def test_a_moment_outside_the_years_in_utc_cannot_be_written(year: int, hours_east: int) -> None:
+    """The ends of time, to the east or the west of Greenwich."""
+    month, day, hour = (1, 1, 0) if year == 1 else (12, 31, 23)
+    moment = datetime(year, month, day, hour, tzinfo=timezone(timedelta(hours=hours_east)))
     with pytest.raises(OverflowError):
-        instants.to_text(moment.replace(tzinfo=timezone(timedelta(hours=7 if east else -7))))
+        instants.to_text(moment)
 
 
 # JSON.
@@ -117,6 +118,7 @@ def test_any_json_is_read_like_the_standard_parser_does(document: Any) -> None:
 def test_a_half_character_is_kept_for_validation_to_name() -> None:
     """One such name must not cost a page of records."""
     assert jsonio.loads(r'[{"name": "a\ud800b"}, {"name": "c"}]') == [{"name": "a\ud800b"}, {"name": "c"}]
+    assert jsonio.loads(b'["\xed\xa0\x80"]') == ["\ud800"]
 
 
 def test_equal_hashes_are_of_equal_text() -> None:
@@ -145,7 +147,6 @@ def test_equal_hashes_are_of_equal_text() -> None:
         "[" * 100_000,
         '{"a":' * 100_000,
         b"\xff",
-        b'"\xed\xa0\x80"',
         "'a'",
     ],
     ids=lambda text: ascii(text[:24]),

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crm_pipeline.connection import Direction, Policy
+from crm_pipeline.sync.coerce import Value
 from crm_pipeline.sync.merge import (
     ABSENT,
     CONFLICTS,
@@ -108,6 +109,18 @@ def test_a_default_that_nobody_typed_gives_way() -> None:
     state = FieldState("deal", "prospect", internal_shadow="prospect")
     decision = merge_field(state, FieldRules(policy=Policy.INTERNAL))
     assert (decision.verdict, decision.internal) == (Verdict.EXTERNAL_CHANGE, "deal")
+
+
+@pytest.mark.parametrize("direction", Direction)
+@pytest.mark.parametrize("value", ["Budi", None, 0])
+def test_a_contact_that_does_not_exist_yet_begins_with_what_may_come_in(
+    direction: Direction, value: Value
+) -> None:
+    """It takes what the CRM holds, null too, but nothing of a field that goes out only."""
+    decision = merge_field(FieldState(value, ABSENT), FieldRules(direction))
+    taken = ABSENT if direction is Direction.OUT else value
+    assert (decision.internal, decision.internal_shadow, decision.external_shadow) == (taken, taken, value)
+    assert not pushes(decision, FieldRules(direction))
 
 
 def test_zero_false_and_empty_text_are_values() -> None:

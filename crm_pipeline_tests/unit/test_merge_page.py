@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from crm_pipeline.connection import Direction, Merge, Policy
-from crm_pipeline.sync.merge import Verdict
+from crm_pipeline.sync.merge import FieldRules, Verdict
 from crm_pipeline_tests.unit.merge_rules import NEWEST, ONE_WAY, RULES
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-a-field-gets-its-value.md"
@@ -51,6 +52,8 @@ def test_the_policies_and_their_defaults_are_named(page: str) -> None:
     ]
     assert rows(page, "Of the two edits") == [f"| {case} | {winner} |" for case, _, winner in NEWEST]
     merge = Merge()
+    tolerance = timedelta(seconds=merge.clock_tolerance_seconds)
+    assert FieldRules() == FieldRules(Direction.BOTH, merge.policy, merge.tie, tolerance)
     assert merge.policy is Policy.NEWEST
     assert f"`merge.clock_tolerance_seconds` ({merge.clock_tolerance_seconds})" in page
     assert f"`merge.tie` (`{merge.tie}`)" in page

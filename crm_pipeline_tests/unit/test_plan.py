@@ -11,6 +11,7 @@ from crm_pipeline.store.links import Link
 from crm_pipeline.sync.errors import RecordRejected
 from crm_pipeline.sync.mapping import FieldMapping
 from crm_pipeline.sync.plan import PlannedWrite, plan_write
+from crm_pipeline.sync.reports import Outcome
 
 BUDI = "628123456789@c.us"
 RULES = {
@@ -26,7 +27,7 @@ def plan(
     held: tuple[str, ...] = (),
     known: dict[str, Any] | None = None,
     **values: Any,
-) -> PlannedWrite | None:
+) -> PlannedWrite | Outcome:
     """The plan for a contact; ``agreed`` None: it has no record yet."""
     link = None
     if agreed is not None:
@@ -38,15 +39,15 @@ def plan(
 
 def test_a_contact_the_crm_knows_all_about_is_not_written() -> None:
     """Nor is one whose text differs only in what no user means by an edit."""
-    assert plan({"nama": "Budi", "notes": None}, nama="Budi") is None
-    assert plan({"nama": "Budi"}, nama="Budi ") is None
-    assert plan({"vip": None}) is None
+    assert plan({"nama": "Budi", "notes": None}, nama="Budi") is Outcome.UNCHANGED
+    assert plan({"nama": "Budi"}, nama="Budi ") is Outcome.UNCHANGED
+    assert plan({"vip": None}) is Outcome.UNCHANGED
 
 
 def test_a_new_contact_is_written_without_its_empty_fields() -> None:
     """No blanks; 0 and "" are values."""
     planned = plan(None, nama="Budi", notes="", capacity=0, pic="Sari")
-    assert planned is not None
+    assert isinstance(planned, PlannedWrite)
     assert planned.external_id is None
     assert planned.payload == {
         "phone": BUDI,
@@ -61,7 +62,7 @@ def test_a_new_contact_is_written_without_its_empty_fields() -> None:
 def test_only_the_difference_is_written() -> None:
     """With what the CRM was last seen to hold, so that its own answer can be told from an edit."""
     planned = plan({"nama": "Budi", "notes": "old"}, nama="Budi", notes="new", capacity=5)
-    assert planned is not None
+    assert isinstance(planned, PlannedWrite)
     assert (planned.external_id, planned.contact_version) == ("r1", 3)
     assert planned.payload == {"notes": "new", "capacity": 5}
     assert planned.sent == {"notes": "new", "capacity": 5}
@@ -71,15 +72,15 @@ def test_only_the_difference_is_written() -> None:
 def test_a_held_field_and_one_that_comes_in_only_stay_here() -> None:
     """The others go on."""
     planned = plan({"nama": "a", "notes": "a", "pic": "a"}, held=("notes",), nama="b", notes="b", pic="b")
-    assert planned is not None
+    assert isinstance(planned, PlannedWrite)
     assert planned.payload == {"name": "b"}
-    assert plan({"notes": "a", "pic": "a"}, held=("notes",), notes="b", pic="b") is None
+    assert plan({"notes": "a", "pic": "a"}, held=("notes",), notes="b", pic="b") is Outcome.UNCHANGED
 
 
 def test_a_field_of_your_own_that_went_from_the_row_is_cleared() -> None:
     """Another program rewrote the column ``custom`` without it."""
     planned = plan({"vip": True})
-    assert planned is not None
+    assert isinstance(planned, PlannedWrite)
     assert (planned.sent, planned.payload) == ({"vip": None}, {"is_vip": None})
 
 
@@ -89,5 +90,5 @@ def test_a_value_that_must_be_written_and_fits_no_field_rejects_the_push() -> No
         plan({"capacity": 5}, capacity="many", nama="Budi")
     assert rejected.value.reasons == {"capacity": "is not a whole number"}
     planned = plan({"capacity": "many"}, capacity="many", nama="Budi")
-    assert planned is not None
+    assert isinstance(planned, PlannedWrite)
     assert planned.payload == {"name": "Budi"}

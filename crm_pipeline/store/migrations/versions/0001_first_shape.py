@@ -166,6 +166,7 @@ def _create_tables() -> None:
         sa.Column("rule", sa.Text(), nullable=False),
         sa.Column("run_id", sa.Text(), nullable=False),
         sa.Column("record_id", sa.BigInteger(), nullable=True),
+        sa.Column("event_id", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_contact_changes")),
     )
     op.create_index(op.f("ix_contact_changes_contact_id"), "contact_changes", ["contact_id"], unique=False)
@@ -236,6 +237,38 @@ def _create_tables() -> None:
         postgresql_where=sa.text("current"),
     )
     op.create_table(
+        "webhook_events",
+        sa.Column("id", _RowId, autoincrement=True, nullable=False),
+        sa.Column("connection", sa.Text(), nullable=False),
+        sa.Column("event_id", sa.Text(), nullable=False),
+        sa.Column("request_id", sa.Text(), nullable=False),
+        sa.Column("received_at", Instant(), nullable=False),
+        sa.Column("payload", sa.Text(), nullable=False),
+        sa.Column("content_hash", sa.Text(), nullable=False),
+        sa.Column("contact_id", sa.Text(), nullable=True),
+        sa.Column("external_id", sa.Text(), nullable=True),
+        sa.Column("action", sa.Text(), nullable=False),
+        sa.Column("outcome", sa.Text(), nullable=True),
+        sa.Column("reasons", Json(), nullable=True),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("next_attempt_at", Instant(), nullable=True),
+        sa.Column("applied_at", Instant(), nullable=True),
+        sa.Column("run_id", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_webhook_events")),
+        sa.UniqueConstraint("connection", "event_id", name=op.f("uq_webhook_events_connection_event_id")),
+    )
+    op.create_index(
+        "ix_webhook_events_contact", "webhook_events", ["connection", "contact_id", "id"], unique=False
+    )
+    op.create_index(
+        "ix_webhook_events_waiting",
+        "webhook_events",
+        ["connection", "id"],
+        unique=False,
+        sqlite_where=sa.text("outcome IS NULL"),
+        postgresql_where=sa.text("outcome IS NULL"),
+    )
+    op.create_table(
         "intents",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("connection", sa.Text(), nullable=False),
@@ -275,6 +308,7 @@ def _create_tables() -> None:
         sa.Column("assumed", Json(), nullable=True),
         sa.Column("edits", Json(), nullable=True),
         sa.Column("external_modified_at", Instant(), nullable=True),
+        sa.Column("read_at", Instant(), nullable=True),
         sa.Column("external_deleted_at", Instant(), nullable=True),
         sa.Column("contact_deleted_at", Instant(), nullable=True),
         sa.Column("created_at", Instant(), server_default=utc_now(), nullable=False),

@@ -1,0 +1,174 @@
+"""The landing table of webhook events: each as it came, until it has been applied."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from crm_pipeline.store.tables import webhook_events as events
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event that has just come in."""
+
+    event_id: str
+    request_id: str
+    received_at: datetime
+    payload: str
+    content_hash: str
+    contact_id: str | None
+    external_id: str | None
+    action: str
+    """What applying it would do to the contact as it is now; ``rejected`` when nothing can."""
+    reasons: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class LandedEvent:
+    """An event that waits to be applied."""
+
+    id: int
+    event_id: str
+    received_at: datetime
+    payload: str
+    external_id: str | None
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """What is remembered of an event."""
+
+    event_id: str
+    content_hash: str
+    contact_id: str | None
+    action: str
+    outcome: str | None
+    reasons: dict[str, str] | None
+    received_at: datetime
+    applied_at: datetime | None
+    attempts: int
+    run_id: str | None
+
+
+_STORED = tuple(events.c[name] for name in StoredEvent.__dataclass_fields__)
+_LANDED = tuple(events.c[name] for name in LandedEvent.__dataclass_fields__)
+
+
+def insert(tx: Connection, connection: str, new: Iterable[NewEvent]) -> None:
+    """Store events; a rejected one has its outcome already."""
+    rows = [
+        {
+            "connection": connection,
+            "event_id": event.event_id,
+            "request_id": event.request_id,
+            "received_at": event.received_at,
+            "payload": event.payload,
+            "content_hash": event.content_hash,
+            "contact_id": event.contact_id,
+            "external_id": event.external_id,
+            "action": event.action,
+            "outcome": "rejected" if event.action == "rejected" else None,
+            "reasons": event.reasons or None,
+            "attempts": 0,
+        }
+        for event in new
+    ]
+    if rows:
+        tx.execute(events.insert(), rows)
+
+
+def by_event_id(tx: Connection, connection: str, event_ids: Collection[str]) -> dict[str, StoredEvent]:
+    """Events of these names."""
+    if not event_ids:
+        return {}
+    query = sa.select(*_STORED).where(events.c.connection == connection, events.c.event_id.in_(event_ids))
+    rows: Iterable[Any] = tx.execute(query)
+    return {row[0]: StoredEvent(*row) for row in rows}
+
+
+def newest_of(tx: Connection, connection: str, contact_ids: Collection[str]) -> dict[str, StoredEvent]:
+    """The newest event about each contact."""
+    if not contact_ids:
+        return {}
+    newest = (
+        sa.select(sa.func.max(events.c.id))
+        .where(events.c.connection == connection, events.c.contact_id.in_(contact_ids))
+        .group_by(events.c.contact_id)
+    )
+    rows: Iterable[Any] = tx.execute(sa.select(*_STORED).where(events.c.id.in_(newest)))
+    found = [StoredEvent(*row) for row in rows]
+    return {str(event.contact_id): event for event in found}
+
+
+def waiting(tx: Connection, connection: str, now: datetime, limit: int) -> list[LandedEvent]:
+    """The oldest events that have not been applied and are due."""
+    query = sa.select(*_LANDED).where(*_due(connection, now)).order_by(events.c.id).limit(limit)
+    rows: Iterable[Any] = tx.execute(query)
+    return [LandedEvent(*row) for row in rows]
+
+
+def count_waiting(tx: Connection, connection: str, now: datetime) -> int:
+    """How many events are due."""
+    return tx.execute(
+        sa.select(sa.func.count()).select_from(events).where(*_due(connection, now))
+    ).scalar_one()
+
+
+def _due(connection: str, now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        events.c.connection == connection,
+        events.c.outcome.is_(None),
+        sa.or_(events.c.next_attempt_at.is_(None), events.c.next_attempt_at <= now),
+    )
+
+
+def settle(tx: Connection, outcomes: Sequence[tuple[int, str]], run_id: str, at: datetime) -> None:
+    """Say where events ended."""
+    if outcomes:
+        statement = (
+            events.update()
+            .where(events.c.id == sa.bindparam("row_id"))
+            .values(outcome=sa.bindparam("row_outcome"), applied_at=at, run_id=run_id, next_attempt_at=None)
+        )
+        tx.execute(statement, [{"row_id": row, "row_outcome": outcome} for row, outcome in outcomes])
+
+
+def explain(tx: Connection, reasons: Iterable[tuple[int, dict[str, str]]]) -> None:
+    """Say why events were rejected."""
+    for row_id, why in reasons:
+        tx.execute(events.update().where(events.c.id == row_id).values(reasons=why))
+
+
+def begin_attempt(tx: Connection, row_ids: Collection[int]) -> None:
+    """Count an attempt before it is made: one that kills its worker has been counted."""
+    tx.execute(events.update().where(events.c.id.in_(list(row_ids))).values(attempts=events.c.attempts + 1))
+
+
+def postpone(tx: Connection, row_ids: Collection[int], until: datetime) -> None:
+    """Try these again later."""
+    tx.execute(events.update().where(events.c.id.in_(list(row_ids))).values(next_attempt_at=until))
+
+
+def wait_again(tx: Connection, connection: str, event_ids: Collection[str]) -> None:
+    """Let rejected events be applied once more."""
+    where = (
+        events.c.connection == connection,
+        events.c.event_id.in_(list(event_ids)),
+        events.c.outcome == "rejected",
+    )
+    tx.execute(events.update().where(*where).values(outcome=None, attempts=0, next_attempt_at=None))
+
+
+def payload(tx: Connection, connection: str, event_id: str) -> str | None:
+    """What came in, as JSON text."""
+    query = sa.select(events.c.payload).where(
+        events.c.connection == connection, events.c.event_id == event_id
+    )
+    return tx.execute(query).scalar_one_or_none()

@@ -1,0 +1,192 @@
+"""Webhooks: durable when answered, applied once in effect, in order, and never against better knowledge."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from crm_pipeline.connection import Connection
+from crm_pipeline.sync.events import MOST_ATTEMPTS
+from crm_pipeline_tests.fakes import unavailable
+from crm_pipeline_tests.sync.world import World
+
+ONE = "6281100000001@c.us"
+GUIDE: dict[str, Any] = {"phone": ONE, "name": "Sinta", "ticket_price": 150000, "status": "deal"}
+
+
+def test_an_event_makes_a_contact_that_is_not_sent_back_nor_doubled_by_the_next_pull(world: World) -> None:
+    """The guide's webhook names no record id: the next pull finds the record and links it."""
+    key = world.crm.put(**GUIDE)
+    receipt = world.receive(GUIDE)
+    assert (receipt.action, receipt.status, receipt.user_id) == ("created", "landed", ONE)
+    assert world.apply().counts.created == 1
+    world.sync()
+    world.sync()
+    assert world.ids() == {ONE}
+    assert [row["external_id"] for row in world.rows("links")] == [key]
+    assert (world.crm.writes, len(world.crm.records)) == ([], 1)
+
+
+def test_the_action_is_the_true_effect(world: World) -> None:
+    """Created, updated, unchanged: as applying it will turn out."""
+    assert world.receive(GUIDE).action == "created"
+    world.apply()
+    assert world.receive({**GUIDE, "name": "Sinta B"}).action == "updated"
+    world.apply()
+    assert world.receive({"phone": ONE, "name": "Sinta B"}).action == "unchanged"
+
+
+def test_the_same_event_id_lands_once_and_answers_the_same(world: World) -> None:
+    """A redelivery changes nothing, before and after it was applied; another body under the id is refused."""
+    first = world.receive(GUIDE, "event-1")
+    again = world.receive(GUIDE, "event-1")
+    assert (again.event_id, again.action, again.duplicate) == (first.event_id, "created", True)
+    world.apply()
+    assert world.receive(GUIDE, "event-1").status == "applied"
+    assert world.receive({**GUIDE, "name": "Other"}, "event-1").action == "conflict"
+    assert len(world.rows("webhook_events")) == 1
+
+
+def test_without_an_id_only_an_immediate_repeat_is_folded(world: World) -> None:
+    """A, A is one event; A, B, A is three: the last A is news again."""
+    assert not world.receive(GUIDE).duplicate
+    assert world.receive(GUIDE).duplicate
+    world.receive({**GUIDE, "name": "B"})
+    assert not world.receive(GUIDE).duplicate
+    world.apply()
+    assert world.contact(ONE)["nama"] == "Sinta"
+    assert len(world.rows("webhook_events")) == 3
+
+
+def test_a_partial_event_leaves_the_rest_alone(world: World) -> None:
+    """Absent keeps, null clears."""
+    world.receive({**GUIDE, "notes": "text"})
+    world.apply()
+    world.receive({"phone": "+62 811-0000-0001", "notes": None, "ticket_price": 0})
+    world.apply()
+    contact = world.contact(ONE)
+    assert (contact["nama"], contact["notes"], contact["ticket_price"]) == ("Sinta", None, 0)
+    assert contact["deal_status"] == "deal"
+
+
+def test_what_cannot_become_a_contact_is_kept_with_its_reasons(world: World) -> None:
+    """Rejected at once, listed, and applied when its mapping allows it."""
+    receipt = world.receive({"phone": ONE, "status": "mystery"})
+    assert (receipt.action, receipt.status, list(receipt.reasons)) == ("rejected", "rejected", ["dealStatus"])
+    (reject,) = world.rows("rejects")
+    assert (reject["source"], reject["key"]) == ("webhook", receipt.event_id)
+    assert world.apply().counts.seen == 0
+
+
+def test_an_event_older_than_the_record_read_since_changes_nothing(world: World) -> None:
+    """It came before the pull, and is applied after it: the pull knew better."""
+    key = world.crm.put(**GUIDE)
+    world.sync()
+    world.receive({"phone": ONE, "name": "Old news"})
+    world.crm.put(key, name="Newest")
+    world.sync()
+    assert world.contact(ONE)["nama"] == "Newest"
+
+
+def test_an_event_that_was_wrong_is_put_right_by_the_next_full_reading(world: World) -> None:
+    """The record did not change, but its reading counts again after an event said otherwise."""
+    world.crm.reads_by_modified = False
+    world.crm.put(**GUIDE)
+    world.sync()
+    world.receive({"phone": ONE, "name": "Never so in the CRM"})
+    world.apply()
+    assert world.contact(ONE)["nama"] == "Never so in the CRM"
+    world.sync()
+    assert world.contact(ONE)["nama"] == "Sinta"
+
+
+def test_an_event_from_before_our_own_write_does_not_undo_it(world: World) -> None:
+    """The CRM sent it before our push arrived: the field we wrote is left out of it."""
+    world.crm.put(**GUIDE)
+    world.sync()
+    world.sql("UPDATE contacts SET nama = 'Edited here'")
+
+    def between(where: str) -> None:
+        if where == "before write":
+            world.crm.fault = lambda _where: None
+            world.receive({"phone": ONE, "name": "Sinta", "notes": "news beside it"})
+
+    world.crm.fault = between
+    world.sync()
+    world.apply()
+    contact = world.contact(ONE)
+    assert (contact["nama"], contact["notes"]) == ("Edited here", "news beside it")
+
+
+def test_events_of_one_contact_apply_in_order(world: World) -> None:
+    """The last word stays the last."""
+    for number in range(20):
+        world.receive({"phone": ONE, "name": f"Name {number}"})
+    world.apply()
+    assert world.contact(ONE)["nama"] == "Name 19"
+
+
+def test_a_hint_is_read_back_before_it_is_applied(world: World) -> None:
+    """What the event says does not count; what the CRM says does; one call for all of them."""
+    world.connection = Connection.model_validate({"webhook": {"read_back": True}})
+    keys = [world.crm.put(phone=f"62811000000{number:02d}@c.us", name=f"N {number}") for number in range(5)]
+    for key in keys:
+        world.receive({"id": key, "phone": ONE, "name": "hearsay"})
+    calls = world.crm.calls
+    world.apply()
+    assert {row["nama"] for row in world.rows("contacts")} == {f"N {number}" for number in range(5)}
+    assert world.crm.calls == calls + 1
+    assert {row["outcome"] for row in world.rows("webhook_events")} == {"created"}
+
+
+def test_a_hint_waits_while_the_crm_is_away(world: World) -> None:
+    """Not lost, not hammered: tried again later."""
+    world.connection = Connection.model_validate({"webhook": {"read_back": True}})
+    key = world.crm.put(**GUIDE)
+    world.receive({"id": key})
+    world.crm.fault = unavailable
+    world.apply()
+    world.apply()
+    (event,) = world.rows("webhook_events")
+    assert (event["outcome"], event["attempts"]) == (None, 1)
+    world.crm.fault = lambda _where: None
+    world.crm.clock.pass_by(minutes=5)
+    world.apply()
+    assert world.contact(ONE)["nama"] == "Sinta"
+
+
+def test_an_event_that_kills_its_worker_is_set_aside_in_the_end(world: World) -> None:
+    """Five attempts that end without a result are enough; the others go through."""
+    world.receive(GUIDE)
+    world.sql("UPDATE webhook_events SET attempts = :most", most=MOST_ATTEMPTS)
+    world.receive({"phone": "6281100000002@c.us", "name": "Fine"})
+    counts = world.apply().counts
+    assert (counts.created, counts.rejected) == (1, 1)
+
+
+def test_events_and_pushes_leave_both_sides_agreed(world: World) -> None:
+    """A contact that came by webhook and is edited here reaches the CRM's own record."""
+    key = world.crm.put(**GUIDE)
+    world.receive(GUIDE)
+    world.apply()
+    world.sql("UPDATE contacts SET notes = 'from here'")
+    world.sync()
+    world.sync()
+    assert world.crm.records[key]["notes"] == "from here"
+    assert len(world.crm.records) == 1
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_our_own_write_coming_back_as_an_event_changes_nothing(world: World, answers: bool) -> None:  # noqa: FBT001
+    """An echo is no change, and is not pushed again."""
+    world.crm.answers_with_record = answers
+    key = world.crm.put(**GUIDE)
+    world.sync()
+    world.sql("UPDATE contacts SET nama = 'Edited here'")
+    world.sync()
+    world.receive({name: value for name, value in world.crm.records[key].items() if name != "updated_at"})
+    assert world.apply().counts.unchanged == 1
+    writes = len(world.crm.writes)
+    world.sync()
+    assert len(world.crm.writes) == writes
