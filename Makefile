@@ -31,6 +31,12 @@ dev: setup ## Run the pipeline and its UI with your own .env
 test: $(VENV)/.installed-dev ## Run the whole test suite, PostgreSQL included; ARGS go to pytest
 	@$(RUN) pytest --numprocesses=auto --maxprocesses=4 $(ARGS)
 
+.PHONY: test-deep
+test-deep: $(VENV)/.installed-dev ## The convergence proof at length, and the bugs it must catch (an hour or more)
+	@$(RUN) pytest --numprocesses=auto --maxprocesses=4 --timeout=0 -m deep $(ARGS) crm_pipeline_tests
+	@$(RUN) pytest --numprocesses=auto --maxprocesses=4 --timeout=0 --hypothesis-profile=deep $(ARGS) \
+		crm_pipeline_tests/sync/test_converges.py crm_pipeline_tests/unit
+
 CHECKS := check-format check-lint check-types check-imports check-dead-code check-dependencies check-lock
 
 .PHONY: check

@@ -8,6 +8,7 @@ both depend on it.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -238,11 +239,67 @@ class Deletes(_Section):
     """So many are never too many, however few contacts there are."""
 
 
+class Signature(_Section):
+    """How webhooks are signed over their raw body; the keys are those in EXTERNAL_CRM_WEBHOOK_SECRET."""
+
+    scheme: Literal["standard", "hubspot", "hubspot_v2", "hubspot_v1", "hmac"]
+    """``standard`` is Standard Webhooks, ``hubspot`` version 3; ``hmac`` is described by what follows."""
+    header: str = "X-Signature"
+    value: str = "{digest}"
+    """What the header says: ``{digest}``, with ``{timestamp}`` and ``{id}`` where it holds them."""
+    signed: str = "{body}"
+    """What is signed: ``{body}``, with ``{timestamp}``, ``{id}``, ``{method}`` and ``{url}``."""
+    algorithm: Literal["sha256", "sha384", "sha512", "sha1"] = "sha256"
+    encoding: Literal["hex", "base64"] = "hex"
+    timestamp_header: str | None = None
+    """For a time that is not in ``value``."""
+    timestamp_unit: Literal["seconds", "milliseconds"] = "seconds"
+    id_header: str | None = None
+    """For an id that is not in ``value``."""
+    tolerance_seconds: Annotated[int, Field(ge=1, le=3600)] = 300
+    """How old, or how far ahead, a signed time may be."""
+    public_url: CrmUrl | None = None
+    """The address webhooks are sent to, where it is signed and a proxy changes it."""
+
+    @model_validator(mode="after")
+    def _templates_fit(self) -> Signature:
+        named, signed = set(_PLACEHOLDER.findall(self.value)), set(_PLACEHOLDER.findall(self.signed))
+        if self.value.count("{digest}") != 1 or not named <= {"digest", "timestamp", "id"}:
+            msg = "webhook.signature.value: must hold {digest}, and may hold {timestamp} and {id}"
+            raise ValueError(msg)
+        if "body" not in signed or not signed <= {"body", "timestamp", "id", "method", "url"}:
+            msg = (
+                "webhook.signature.signed: must hold {body}, and may hold {timestamp}, {id}, {method}, {url}"
+            )
+            raise ValueError(msg)
+        sent = named | {"timestamp"} if self.timestamp_header else named
+        if ("timestamp" in signed) != ("timestamp" in sent):
+            msg = (
+                "webhook.signature.signed: {timestamp} must be signed if it is sent, and sent if it is signed"
+            )
+            raise ValueError(msg)
+        if "id" in signed and "id" not in named and self.id_header is None:
+            msg = "webhook.signature.signed: holds {id}, which neither value nor id_header says where to find"
+            raise ValueError(msg)
+        return self
+
+
+_PLACEHOLDER = re.compile(r"\{(\w*)\}")
+
+
 class Webhook(_Section):
-    """What the CRM's webhooks look like."""
+    """What the CRM's webhooks look like, and how they prove where they come from."""
 
     read_back: bool = False
     """An event is a hint: the record it names is read from the CRM before it is applied."""
+    signature: Signature | None = None
+    """Takes the place of the secret in the body, and of the API key, which not every CRM can send."""
+    secret: str = "secret"  # noqa: S105 - the name of a key
+    """Key of the body's object that holds the secret, where webhooks are not signed."""
+    records: Path | None = None
+    """Where the body holds its record, or its list of them; the body itself when not given."""
+    event_id: Path | None = None
+    """Where a record names its event; the header ``webhook-id`` or ``Idempotency-Key`` does otherwise."""
 
 
 class Selection(_Section):

@@ -119,6 +119,11 @@ def _secrets(value: object) -> object:
     return tuple(_secret(item) for item in items)  # type: ignore[attr-defined]
 
 
+def _webhook_secrets(value: object) -> object:
+    """Blanks are no part of a secret, and none is cut off: a copied one must work or be refused."""
+    return tuple(_secret(item) for item in value.split(",")) if isinstance(value, str) else value
+
+
 def _database_url(value: object) -> str:
     """Name the driver and make an SQLite path absolute: processes may differ in their folder."""
     from sqlalchemy.engine import make_url  # noqa: PLC0415 - half a second, and only loading needs it
@@ -141,6 +146,7 @@ Flag = Annotated[bool, BeforeValidator(_flag)]
 WholeNumber = Annotated[int, BeforeValidator(_whole_number)]
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]
 Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_secrets)]
+WebhookSecrets = Annotated[tuple[Secret, ...], BeforeValidator(_webhook_secrets)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_items)]
 
 
@@ -165,7 +171,10 @@ class Settings(BaseSettings):
     external_crm_sync_interval: WholeNumber = Field(
         30, ge=1, le=LONGEST_INTERVAL, description=f"must be whole minutes from 1 to {LONGEST_INTERVAL}"
     )
-    external_crm_webhook_secret: Secret | None = Field(None, description=_KEY_FORM)
+    external_crm_webhook_secret: WebhookSecrets = Field(
+        (),
+        description="must be secrets of printable ASCII characters without blanks at the ends, comma separated",
+    )
     api_auth_enabled: Flag = Field(default=True, description=_FLAG_FORM)
     crm_api_key: Secrets = Field(
         (), description="must be keys of printable ASCII characters, comma separated, at least one"
@@ -173,6 +182,9 @@ class Settings(BaseSettings):
     rate_limit_enabled: Flag = Field(default=True, description=_FLAG_FORM)
     rate_limit: WholeNumber = Field(
         100, ge=1, le=1_000_000, description="must be whole requests a minute from 1 to 1000000"
+    )
+    rate_limit_storage: Secret | None = Field(
+        None, description="must be the URL of a store that processes share, such as redis://localhost:6379"
     )
     external_crm_type: Annotated[ConnectorType, BeforeValidator(_word)] | None = Field(
         None, description=f"must be one of {', '.join(ConnectorType)}"
@@ -248,7 +260,12 @@ class Settings(BaseSettings):
         from sqlalchemy.engine import make_url  # noqa: PLC0415 - see _database_url
 
         shown = self.model_dump(mode="json")
-        for name in ("external_crm_api_key", "external_crm_webhook_secret", "crm_api_key"):
+        for name in (
+            "external_crm_api_key",
+            "external_crm_webhook_secret",
+            "crm_api_key",
+            "rate_limit_storage",
+        ):
             shown[name] = "set" if getattr(self, name) else "not set"
         database = make_url(self.database_url).set(query={})  # a query may hold passwords as well
         shown["database_url"] = database.render_as_string(hide_password=True)

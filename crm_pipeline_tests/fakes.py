@@ -67,6 +67,8 @@ class FakeCrm:
     calls: int = 0
     writes: list[Write] = field(default_factory=list)
     merged: dict[str, str] = field(default_factory=dict)
+    hidden: set[str] = field(default_factory=set)
+    """Records that listings leave out, though they are there."""
     on_write: Callable[[Write], None] = lambda _write: None
     """Told of each write before it is made."""
     refuse: dict[str, WriteResult] = field(default_factory=dict)
@@ -118,7 +120,7 @@ class FakeCrm:
             for key, record in self.records.items()
             if record["updated_at"] >= since
         ]
-        return [key for _, key in sorted(found)]
+        return [key for _, key in sorted(found) if key not in self.hidden]
 
     def read(self, external_ids: Sequence[str]) -> list[Record]:
         """By id."""

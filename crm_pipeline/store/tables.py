@@ -195,7 +195,8 @@ conflicts = sa.Table(
     sa.Column("external", Json),
     sa.Column("internal", Json),
     sa.Column("policy", sa.Text, nullable=False),
-    # external or internal; empty while it waits for a person.
+    # external or internal; agreed, where the sides came to; moot, where one is gone. Empty while
+    # it waits for a person.
     sa.Column("winner", sa.Text),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("run_id", sa.Text, nullable=False),

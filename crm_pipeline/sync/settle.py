@@ -127,6 +127,8 @@ class Settler:
             return Outcome.UNCHANGED
         if link.external_deleted_at is not None:
             return Outcome.UNCHANGED
+        for waiting in self.work.held(contact).values():
+            self.work.settled_conflicts[waiting.id] = "moot"
         link.external_deleted_at = row.modified_at or row.read_at
         self.work.touch(link)
         if self.connection.deletes.policy == "keep" or contact.archived_at is not None:

@@ -28,11 +28,11 @@ def conflicting(world: World) -> str:
     return key
 
 
-@pytest.mark.parametrize(("winner", "value"), [("external", "sales"), ("internal", "bot")])
+@pytest.mark.parametrize("winner, value", [("external", "sales"), ("internal", "bot")])
 def test_a_settled_conflict_reaches_both_sides(
     world: World, winner: Literal["external", "internal"], value: str
 ) -> None:
-    """The chosen value is on both sides after the next run, the ledger says who won, and then all is quiet."""
+    """The chosen value reaches both sides with the next run, the ledger says who won, then all is quiet."""
     key = conflicting(world)
     context = world.context()
     with lease_held(context):

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from crm_pipeline.connection import Connection
+from crm_pipeline.store import state
 from crm_pipeline.sync.apply import apply_landed
 from crm_pipeline.sync.context import lease_held
+from crm_pipeline.sync.pull import pull_new
 from crm_pipeline_tests.sync.world import World
 
 ONE = "6281100000001@c.us"
@@ -114,9 +116,7 @@ def test_edits_of_different_fields_meet(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "kept"),
-    [("external", "crm"), ("internal", "bot"), ("manual", None)],
-    ids=lambda value: str(value),
+    "policy, kept", [("external", "crm"), ("internal", "bot"), ("manual", None)], ids=str
 )
 def test_a_conflict_goes_by_policy_and_the_loser_is_kept(world: World, policy: str, kept: str | None) -> None:
     """Both sides edited one field: the policy decides, the ledger holds both values, other fields go on."""
@@ -190,7 +190,7 @@ BROKEN: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("record", "field"), BROKEN, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize("record, field", BROKEN, ids=lambda value: str(value)[:30])
 def test_a_broken_record_is_set_aside_with_its_reason_and_stops_nothing(
     world: World, record: dict[str, Any], field: str
 ) -> None:
@@ -323,9 +323,6 @@ def test_what_waits_is_applied_by_the_next_worker(world: World) -> None:
     """Landed and not applied: the next run applies it without reading the CRM again."""
     world.crm.put(phone=ONE, name="Sinta")
     context = world.context()
-    from crm_pipeline.store import state
-    from crm_pipeline.sync.pull import pull_new
-
     with lease_held(context):
         with context.write() as tx:
             state.ensure(tx, context.name, polling=False)

@@ -25,6 +25,12 @@ from crm_pipeline_tests.system.snare import Moment, Snare
 PROJECT = Path(__file__).parents[2]
 PATIENCE = 300.0
 """Seconds after which a process is taken to hang."""
+_ENVIRONMENT = {
+    "PATH": os.defpath,
+    "PYTHONPATH": str(PROJECT),
+    "TZ": "Asia/Jakarta",  # not UTC: local time taken for it would show
+}
+CONNECTION = "connection.yaml"
 PAGE = 100
 """Records in a page."""
 _TICK = 0.002
@@ -80,7 +86,6 @@ class Stage:
     crm: GenericCrm
     snare: Snare
     other: OtherProgram
-    environment: dict[str, str]
     batch: int = 0
     """Writes in one call; 0 for one call each."""
     lookup: bool = True
@@ -106,7 +111,7 @@ class Stage:
             "writing": writing,
             "limits": {"max_retry_wait": 0.5, "retries": 3},
         }
-        (self.folder / "connection.yaml").write_text(json.dumps(described))
+        (self.folder / CONNECTION).write_text(json.dumps(described))
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Start ``crm-pipeline`` beside us, with these variables as well."""
@@ -114,7 +119,7 @@ class Stage:
         return subprocess.Popen(
             [sys.executable, "-m", "crm_pipeline.cli.main", *arguments],
             cwd=self.folder,
-            env={**self.environment, **environment},
+            env={**_ENVIRONMENT, **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -192,17 +197,15 @@ def on_stage(
     """Serve a CRM and point ``crm-pipeline`` to it and to a migrated database."""
     snare = Snare(create_app(crm))
     with running(snare) as url:
-        environment = {
-            "PATH": os.defpath,
-            "PYTHONPATH": str(PROJECT),
-            "TZ": "Asia/Jakarta",  # not UTC: local time taken for it would show
+        variables = {
             "DATABASE_URL": database_url,
             "EXTERNAL_CRM_ENABLED": "true",
             "EXTERNAL_CRM_API_URL": f"{url}{CONTACTS_PATH}",
             "EXTERNAL_CRM_API_KEY": crm.options.api_key,
-            "EXTERNAL_CRM_CONFIG": "connection.yaml",
+            "EXTERNAL_CRM_CONFIG": str(folder / CONNECTION),
         }
-        stage = Stage(folder, crm, snare, OtherProgram(database_url), environment, batch, lookup)
+        (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
+        stage = Stage(folder, crm, snare, OtherProgram(database_url), batch, lookup)
         stage.configure()
         yield stage
 

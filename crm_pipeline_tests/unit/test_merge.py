@@ -159,6 +159,21 @@ def test_a_write_that_did_not_arrive_is_pushed_again() -> None:
     assert pushes(decision, FieldRules())
 
 
+def test_an_edit_of_case_only_that_did_not_arrive_is_no_rewriting() -> None:
+    """The CRM shows exactly what it held before the write: it has made nothing of it yet."""
+    decision = merge_field(linked("Budi", "BUDI", sent="BUDI"), FieldRules())
+    assert decision.verdict is Verdict.INTERNAL_CHANGE
+    assert pushes(decision, FieldRules())
+
+
+def test_an_edit_in_the_crm_right_after_our_write_is_an_edit() -> None:
+    """Not everything the CRM shows next is what it made of our value."""
+    after_write = FieldState("Sari", "Budi", "Budi", "Budi", assumed=True)
+    assert merge_field(after_write, FieldRules()).verdict is Verdict.EXTERNAL_CHANGE
+    edited_since = replace(after_write, internal="Agus")
+    assert merge_field(edited_since, FieldRules(policy=Policy.EXTERNAL)).verdict is Verdict.EXTERNAL_WINS
+
+
 def test_a_learned_spelling_is_nobodys_edit() -> None:
     """What the CRM made of our value stays unnoticed, and each side's own edit is seen beside it."""
     pair = FieldState("BUDI", "Budi", external_shadow="BUDI", internal_shadow="Budi")

@@ -65,10 +65,13 @@ def _sqlite_triggers() -> list[str]:
                 UPDATE contact_aliases SET contact_id = NEW.id WHERE contact_id = OLD.id;
                 UPDATE intents SET contact_id = NEW.id WHERE contact_id = OLD.id AND state = 'open';
                 UPDATE conflicts SET contact_id = NEW.id WHERE contact_id = OLD.id AND state = 'open';
+                UPDATE contact_changes SET contact_id = NEW.id WHERE contact_id = OLD.id;
             END""",
         f"""CREATE TRIGGER contacts_deleted AFTER DELETE ON contacts
             BEGIN
                 UPDATE links SET contact_deleted_at = {now} WHERE contact_id = OLD.id;
+                UPDATE conflicts SET state = 'settled', winner = 'moot', settled_at = {now}
+                    WHERE contact_id = OLD.id AND state = 'open';
                 DELETE FROM contact_aliases WHERE contact_id = OLD.id;
             END""",  # noqa: S608 - nothing from outside
     ]
@@ -93,6 +96,7 @@ def _postgresql_triggers() -> list[str]:
                 UPDATE contact_aliases SET contact_id = NEW.id WHERE contact_id = OLD.id;
                 UPDATE intents SET contact_id = NEW.id WHERE contact_id = OLD.id AND state = 'open';
                 UPDATE conflicts SET contact_id = NEW.id WHERE contact_id = OLD.id AND state = 'open';
+                UPDATE contact_changes SET contact_id = NEW.id WHERE contact_id = OLD.id;
                 RETURN NULL;
             END $$""",
         """CREATE TRIGGER contacts_readdressed AFTER UPDATE OF id ON contacts
@@ -100,6 +104,8 @@ def _postgresql_triggers() -> list[str]:
         """CREATE FUNCTION crm_pipeline_contact_deleted() RETURNS trigger LANGUAGE plpgsql AS $$
             BEGIN
                 UPDATE links SET contact_deleted_at = clock_timestamp() WHERE contact_id = OLD.id;
+                UPDATE conflicts SET state = 'settled', winner = 'moot', settled_at = clock_timestamp()
+                    WHERE contact_id = OLD.id AND state = 'open';
                 DELETE FROM contact_aliases WHERE contact_id = OLD.id;
                 RETURN NULL;
             END $$""",

@@ -1,0 +1,197 @@
+"""Bodies: read within bounds, and parsed as the one kind of JSON that everything behind can hold."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
+
+from crm_pipeline.api.problems import Problem, passing
+
+MAX_BYTES = 1024 * 1024
+MAX_DEPTH = 32
+MAX_DIGITS = 64
+"""Of a whole number. What is too big for its field is rejected by name later; this bounds the work."""
+MAX_ITEMS = 1000
+"""In one array or object."""
+MAX_VALUES = 100_000
+"""In one body."""
+MAX_TEXT = 65_536
+"""Characters in one text."""
+MAX_HELD = 64 * 1024 * 1024
+"""Bytes of all bodies that are being read or worked on at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A body that is JSON within our bounds."""
+
+    value: Any
+    storable: bool
+    """False where a text holds what no database stores: NUL, or half a character."""
+
+
+class BodyReader:
+    """Reads bodies; all that are held at once stay below a bound."""
+
+    def __init__(self, max_held: int = MAX_HELD) -> None:
+        """``max_held`` in bytes."""
+        self._free = max_held
+
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """Room for one body, for as long as it is held.
+
+        Raises:
+            Problem: there is none left (503).
+        """
+        if self._free < MAX_BYTES:
+            raise passing(503, "Too much is being received at once.", seconds=1)
+        self._free -= MAX_BYTES
+        try:
+            yield
+        finally:
+            self._free += MAX_BYTES
+
+    async def read(self, headers: Headers, receive: Receive) -> bytes:
+        """The raw body of a JSON request.
+
+        Raises:
+            Problem: it is no plain JSON (415), or too long, whatever its length header says (413).
+            ClientDisconnect: the other end is gone.
+        """
+        _require_plain_json(headers)
+        announced = headers.get("content-length", "0")
+        if not announced.isdecimal() or int(announced) > MAX_BYTES:
+            raise _too_long()
+        parts: list[bytes] = []
+        length, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            part: bytes = message.get("body", b"")
+            length += len(part)
+            if length > MAX_BYTES:
+                raise _too_long()
+            parts.append(part)
+            more = message.get("more_body", False)
+        return b"".join(parts)
+
+
+def parse(body: bytes) -> Document:
+    """Read a body as JSON.
+
+    Stricter than the standard parser: UTF-8 only, no key twice, no ``NaN`` or infinity, and
+    bounds on depth, digits, texts and lengths.
+
+    Raises:
+        Problem: it is not JSON, or beyond a bound (400).
+    """
+    try:
+        decoder = _CAREFUL_DECODER if _MANY_DIGITS.search(body) else _DECODER
+        value = decoder.decode(body.decode())
+    except RecursionError:
+        raise _too("nested too deeply") from None
+    except ValueError:  # JSONDecodeError and UnicodeDecodeError too; both quote the body
+        raise Problem(400, "The body is not JSON in UTF-8.") from None
+    return Document(value, _walk(value))
+
+
+def _require_plain_json(headers: Headers) -> None:
+    kind, *parameters = (part.strip().lower() for part in headers.get("content-type", "").split(";"))
+    charsets = [text for name, _, text in (each.partition("=") for each in parameters) if name == "charset"]
+    utf8 = all(charset.strip('"') in {"utf-8", "utf8"} for charset in charsets)
+    one = len(headers.getlist("content-type")) == 1
+    if kind != "application/json" or not utf8 or not one:
+        raise Problem(
+            415, "The Content-Type must be application/json.", headers={"Accept": "application/json"}
+        )
+    if headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise Problem(415, "The body must not be compressed.", headers={"Accept-Encoding": "identity"})
+
+
+def _too_long() -> Problem:
+    return Problem(413, f"The body is longer than {MAX_BYTES} bytes.", headers={"Connection": "close"})
+
+
+def _too(what: str) -> Problem:
+    return Problem(400, f"The JSON is {what}.")
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise Problem(400, "The JSON has a key twice.")
+    return made
+
+
+def _short_number(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise Problem(400, "The JSON holds a number of too many digits.")
+    return int(text)
+
+
+def _refuse(_constant: str) -> NoReturn:
+    raise Problem(400, "The JSON holds a number that is none, or too big to be one.")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_no_key_twice, parse_constant=_refuse)
+_CAREFUL_DECODER = json.JSONDecoder(
+    object_pairs_hook=_no_key_twice, parse_int=_short_number, parse_constant=_refuse
+)
+"""Ten times slower on lists of numbers, so only for bodies with a long run of digits in them."""
+_MANY_DIGITS = re.compile(rb"[0-9]{%d}" % MAX_DIGITS)
+
+
+def _walk(document: Any) -> bool:
+    """Hold every value against the bounds, level by level; whether all texts can be stored."""
+    storable, seen = True, 0
+    level: list[Any] = [document]
+    for _ in range(MAX_DEPTH + 1):
+        seen += len(level)
+        if seen > MAX_VALUES:
+            raise _too("too large")
+        below: list[Any] = []
+        for value in level:
+            if isinstance(value, str):
+                storable &= _storable(value)
+            elif isinstance(value, dict):
+                below += _bounded(value)
+                below += value.values()
+            elif isinstance(value, list):
+                below += _bounded(value)
+            elif isinstance(value, float) and not math.isfinite(value):
+                _refuse("1e999")
+        if not below:
+            return storable
+        level = below
+    raise _too("nested too deeply")
+
+
+def _bounded(items: dict[str, Any] | list[Any]) -> dict[str, Any] | list[Any]:
+    if len(items) > MAX_ITEMS:
+        raise _too(f"longer than {MAX_ITEMS} items")
+    return items
+
+
+def _storable(text: str) -> bool:
+    if len(text) > MAX_TEXT:
+        raise Problem(400, f"The JSON holds a text of more than {MAX_TEXT} characters.")
+    if "\x00" in text:
+        return False
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

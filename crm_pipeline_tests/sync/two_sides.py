@@ -1,0 +1,430 @@
+"""Two sides and all that can happen to them: the model the sync is proved against.
+
+A state machine makes users edit both sides in any order while syncs run, crash, and meet
+failing calls. Every edit writes a value nobody wrote before, and remembers the value it
+replaced. After quiet rounds each edit must be found: on both sides, or replaced by a user
+who saw it, or in the ledger of conflicts.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from typing import Any, ClassVar
+
+import hypothesis.strategies as st
+import pytest
+import sqlalchemy as sa
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from sqlalchemy.engine import Connection as Transaction
+from sqlalchemy.engine import Engine
+
+from crm_pipeline.connection import Connection
+from crm_pipeline.connectors.base import ConnectorError, CrmUnavailableError, Write, WriteResult, WriteStatus
+from crm_pipeline.store import landing, state
+from crm_pipeline.store.engine import writing
+from crm_pipeline.store.tables import metadata
+from crm_pipeline.sync.context import Context, lease_held
+from crm_pipeline.sync.events import apply_all
+from crm_pipeline.sync.mapping import FieldMapping
+from crm_pipeline.sync.pull import pull_new
+from crm_pipeline.sync.push import push_changed
+from crm_pipeline_tests.fakes import Crash, FakeClock, FakeCrm
+from crm_pipeline_tests.sync.world import World
+
+FIELDS = {"notes": "notes", "nama": "name"}
+"""Contact field -> the CRM's name for it."""
+PHONES = [f"62811000000{number:02d}@c.us" for number in range(3)]
+MOST_ROUNDS = 6
+
+KINDS = st.fixed_dictionaries(
+    {
+        "policy": st.sampled_from(["external", "internal", "newest", "manual"]),
+        "answers_with_record": st.booleans(),
+        "can_find": st.booleans(),
+        "reads_by_modified": st.booleans(),
+        "rewrites": st.booleans(),
+        "unique": st.booleans(),
+        "checks_expected": st.booleans(),
+    }
+)
+"""Every kind of CRM, and every policy."""
+
+
+class FaultyContext(Context):
+    """A worker that may die around every transaction."""
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        """A transaction with a place to die before it, in it and after it."""
+        crm = self.connector
+        assert isinstance(crm, FakeCrm)
+        crm.fault("before transaction")
+        with super().write() as tx:
+            yield tx
+            crm.fault("in transaction")
+        crm.fault("after transaction")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A user wrote ``value`` where ``over`` stood."""
+
+    phone: str
+    name: str
+    side: str
+    value: str
+    over: str | None
+
+
+@dataclass
+class Script:
+    """What happens at which place of a run; places are counted as the run passes them."""
+
+    machine: TwoSides
+    events: dict[int, str]
+    passed: int = 0
+    pages: int = 0
+
+    def __call__(self, where: str) -> None:
+        """Pass a place."""
+        self.pages += where == "page"
+        event = self.events.get(self.passed)
+        self.passed += 1
+        if event is None:
+            return
+        if event == "crash":
+            raise Crash(where)
+        if event == "unavailable" and where in {"page", "read", "find", "before write"}:
+            raise CrmUnavailableError(where)
+        # Inside a transaction SQLite makes other writers wait; they come before or after it.
+        if event.startswith("edit") and where != "in transaction":
+            self.machine.somebody_edits(event, before_the_look=self.pages == 1 and where == "page")
+
+
+@dataclass
+class Ghost:
+    """What users did."""
+
+    edits: list[Edit] = field(default_factory=list)
+    watermark: datetime | None = None
+    unmapped: dict[str, str] = field(default_factory=dict)
+    deleted_here: set[str] = field(default_factory=set)
+    deleted_there: set[str] = field(default_factory=set)
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+
+class TwoSides(RuleBasedStateMachine):
+    """Three contacts at most, two fields, two sides."""
+
+    engine: ClassVar[Engine]
+    phones: ClassVar[list[str]] = PHONES
+    read_back: ClassVar[bool] = True
+    """Whether webhooks are hints, as they have to be where they may come late."""
+
+    def __init__(self) -> None:
+        """An empty world."""
+        super().__init__()
+        empty(self.engine)
+        self.ghost = Ghost()
+        self.world = World(self.engine, FakeCrm(clock=FakeClock(), page_size=2, batch_size=2))
+        self.world.crm.on_write = self._was_intended
+
+    @initialize(kind=KINDS)
+    def begin(self, kind: dict[str, Any]) -> None:
+        """Choose a CRM and a policy."""
+        policy, rewrites = kind["policy"], kind["rewrites"]
+        self.world.connection = Connection.model_validate(
+            {"merge": {"policy": policy}, "webhook": {"read_back": self.read_back}}
+        )
+        for name in ("answers_with_record", "can_find", "reads_by_modified", "unique", "checks_expected"):
+            setattr(self.world.crm, name, kind[name])
+        if rewrites:
+            self.world.crm.rewrite = _tidied
+
+    # What users do.
+
+    @rule(number=st.integers(0, 2), name=st.sampled_from(sorted(FIELDS)))
+    def bot_edits(self, number: int, name: str) -> None:
+        """Another program writes ``contacts`` with plain SQL."""
+        self._edit_internal(self.phones[number % len(self.phones)], name)
+
+    @rule(number=st.integers(0, 2), name=st.sampled_from(sorted(FIELDS)))
+    def sales_edits(self, number: int, name: str) -> None:
+        """Somebody works in the CRM."""
+        self._edit_external(self.phones[number % len(self.phones)], name)
+
+    @rule(number=st.integers(0, 2))
+    def sales_deletes(self, number: int) -> None:
+        """Somebody deletes a record in the CRM."""
+        record = self._record(self.phones[number % len(self.phones)])
+        if record is not None:
+            self.world.crm.delete(record["id"])
+            self.ghost.deleted_there.add(record["phone"])
+
+    @rule(number=st.integers(0, 2))
+    def bot_deletes(self, number: int) -> None:
+        """Another program deletes a contact."""
+        phone = self.phones[number % len(self.phones)]
+        self.world.sql("DELETE FROM contacts WHERE id = :id", id=phone)
+        self.ghost.deleted_here.add(phone)
+
+    @rule(number=st.integers(0, 5), times=st.integers(1, 3))
+    def hint_arrives(self, number: int, times: int) -> None:
+        """A webhook names a record that is, or was; late, early or repeated, its content is hearsay."""
+        self.world.crm.clock.pass_by(seconds=1)
+        for _ in range(times):
+            self.world.receive({"id": f"r{number:05d}", "phone": self.phones[0], "notes": "hearsay"})
+
+    @rule(number=st.integers(0, 2))
+    def listing_leaves_out(self, number: int) -> None:
+        """The CRM forgets a record we know in its next listings, though it is there."""
+        record = self._record(self.phones[number % len(self.phones)])
+        if record is not None and record["id"] in {row["external_id"] for row in self.world.rows("links")}:
+            self.world.crm.hidden.add(record["id"])
+
+    @rule(minutes=st.sampled_from([1, 10, 600]), set_ours=st.integers(-20, 20), set_theirs=st.integers(-4, 4))
+    def time_passes(self, minutes: int, set_ours: int, set_theirs: int) -> None:
+        """Time goes on, and clocks are set: ours at will, the CRM's by less than the overlap."""
+        self.world.crm.clock.pass_by(minutes=minutes + set_ours)
+        self.world.crm.own_clock.pass_by(minutes=minutes + set_theirs)
+
+    # What the sync does.
+
+    @rule()
+    def quiet_sync(self) -> None:
+        """A run in which nothing goes wrong."""
+        self._run({})
+
+    @rule()
+    def push_only(self) -> None:
+        """A run that only pushes: it has to look before it writes."""
+        self._run({}, pull=False)
+
+    @rule(
+        pull=st.booleans(),
+        events=st.dictionaries(
+            st.integers(0, 24),
+            st.sampled_from(
+                ["crash", "unavailable", "edit bot 0", "edit bot 1", "edit sales 0", "edit sales 1"]
+            ),
+            min_size=1,
+            max_size=3,
+        ),
+    )
+    def troubled_sync(self, events: dict[int, str], pull: bool) -> None:  # noqa: FBT001
+        """A run that dies, meets failing calls, and has users edit meanwhile."""
+        self._run(events, pull=pull)
+
+    @rule(status=st.sampled_from([WriteStatus.FAILED, WriteStatus.UNKNOWN]), number=st.integers(0, 2))
+    def next_write_fails(self, status: WriteStatus, number: int) -> None:
+        """The CRM will refuse one record's next write for a passing cause, or not say."""
+        phone = self.phones[number % len(self.phones)]
+        record = self._record(phone)
+        if record is not None:
+            self.world.crm.refuse[record["id"]] = WriteResult(status, reason="busy")
+
+    @invariant()
+    def nobody_is_doubled(self) -> None:
+        """UNIQUE: at no moment is there a second record for one phone."""
+        phones = [record["phone"] for record in self.world.crm.records.values()]
+        assert len(phones) == len(set(phones)), "a record was doubled in the CRM"
+
+    @invariant()
+    def the_store_is_whole(self) -> None:
+        """ATOMIC and ACCOUNT: linked contacts are there or known to be deleted; a record has one end."""
+        contacts = self.world.ids()
+        for link in self.world.rows("links"):
+            assert link["contact_id"] in contacts or link["contact_deleted_at"] is not None
+        current = [row["external_id"] for row in self.world.rows("external_records") if row["current"]]
+        assert len(current) == len(set(current))
+        rejected = {
+            row["external_id"] for row in self.world.rows("external_records") if row["outcome"] == "rejected"
+        }
+        assert {row["key"] for row in self.world.rows("rejects") if row["source"] == "pull"} <= rejected | {
+            row["external_id"] for row in self.world.rows("external_records") if row["outcome"] is None
+        }
+
+    @invariant()
+    def nobody_is_archived_without_a_delete(self) -> None:
+        """DELSAFE: absence from a listing is no delete."""
+        archived = {row["id"] for row in self.world.rows("contacts") if row["archived_at"] is not None}
+        assert archived <= self.ghost.deleted_there, "a contact was archived whose record is there"
+
+    @invariant()
+    def the_watermark_never_goes_back(self) -> None:
+        """CURSOR: nor does it pass what the CRM has stamped."""
+        for row in self.world.rows("connections"):
+            if row["watermark"] is None:
+                continue
+            assert self.ghost.watermark is None or row["watermark"] >= self.ghost.watermark
+            self.ghost.watermark = row["watermark"]
+
+    def teardown(self) -> None:
+        """Users stop and faults end: the sides meet, every edit is accounted for, and nothing moves."""
+        self.world.crm.refuse.clear()
+        self.world.crm.hidden.clear()
+        try:
+            self._settle()
+            self._check_agreement()
+            self._check_every_edit()
+            self._check_that_repeating_changes_nothing()
+        finally:
+            super().teardown()
+
+    # Inside.
+
+    def somebody_edits(self, event: str, *, before_the_look: bool) -> None:
+        """An edit while a run is under way.
+
+        Between our last look at a record and our write to it, only the CRM itself can keep
+        an edit from being overwritten, by checking what we expect; and only the CRM can keep
+        two people from making one record at the same moment. Where it does neither, these
+        edits come before the look.
+        """
+        _, who, number = event.split()
+        phone = self.phones[int(number) % len(self.phones)]
+        if who == "bot":
+            self._edit_internal(phone, "notes")
+        elif before_the_look or (
+            self.world.crm.checks_expected if self._record(phone) else self.world.crm.unique
+        ):
+            self._edit_external(phone, "notes")
+
+    def _edit_internal(self, phone: str, name: str) -> None:
+        value = f"bot {next(self.ghost.numbers)}"
+        found = [row for row in self.world.rows("contacts") if row["id"] == phone]
+        over = found[0][name] if found else None
+        if found:
+            statement = f"UPDATE contacts SET {name} = :value WHERE id = :id"  # noqa: S608 - one of FIELDS
+        else:
+            statement = f"INSERT INTO contacts (id, {name}) VALUES (:id, :value)"  # noqa: S608 - see above
+        self.world.sql(statement, value=value, id=phone)
+        self.ghost.edits.append(Edit(phone, name, "internal", value, over))
+
+    def _edit_external(self, phone: str, name: str) -> None:
+        value = f"sales {next(self.ghost.numbers)}"
+        record = self._record(phone)
+        over = record.get(FIELDS[name]) if record else None
+        key = self.world.crm.put(record["id"] if record else None, **{"phone": phone, FIELDS[name]: value})
+        if record is None:
+            # Something of the CRM's own that no mapping names.
+            self.ghost.unmapped[key] = self.world.crm.records[key]["unmapped"] = f"theirs {value}"
+        self.ghost.edits.append(
+            Edit(phone, name, "external", self.world.crm.records[key][FIELDS[name]], over)
+        )
+
+    def _was_intended(self, write: Write) -> None:
+        """INTENT-FIRST: no write without a stored, open intent of its name."""
+        assert (write.key, "open") in {(row["id"], row["state"]) for row in self.world.rows("intents")}
+
+    def _record(self, phone: str) -> dict[str, Any] | None:
+        return next((record for record in self.world.crm.records.values() if record["phone"] == phone), None)
+
+    def _run(self, events: dict[int, str], *, pull: bool = True) -> None:
+        crm = self.world.crm
+        mapping = FieldMapping(self.world.connection)
+        context = FaultyContext(self.engine, self.world.connection, crm, mapping, mapping, "run", crm.clock)
+        crm.fault = Script(self, events)
+        try:
+            with lease_held(context):
+                with context.write() as tx:
+                    state.ensure(tx, context.name, polling=False)
+                pushed = partial(push_changed, just_pulled=True) if pull else push_changed
+                for step in [*([pull_new, apply_all] if pull else []), pushed]:
+                    counts = step(context).counts
+                    assert counts.seen == sum(v for k, v in counts.as_dict().items() if k != "seen")
+        except (Crash, ConnectorError):
+            pass
+        finally:
+            crm.fault = lambda _where: None
+
+    def _settle(self) -> None:
+        for _ in range(MOST_ROUNDS):
+            before, writes = self.world.picture(), len(self.world.crm.writes)
+            # Retries that are spaced out come due; a listing of everything makes up for lost time.
+            self.world.crm.clock.pass_by(hours=12)
+            self.world.crm.own_clock.pass_by(hours=12)
+            self._run({})
+            if self.world.picture() == before and len(self.world.crm.writes) == writes:
+                return
+        pytest.fail(f"still moving after {MOST_ROUNDS} quiet rounds")
+
+    def _check_agreement(self) -> None:
+        """CONV, DELSAFE and LENS."""
+        held = {
+            (row["contact_id"], row["field"])
+            for row in self.world.rows("conflicts")
+            if row["state"] == "open"
+        }
+        contacts = {row["id"]: row for row in self.world.rows("contacts")}
+        records = {record["phone"]: record for record in self.world.crm.records.values()}
+        edited = {edit.phone for edit in self.ghost.edits}
+        deleted = self.ghost.deleted_here | self.ghost.deleted_there
+        assert edited - set(contacts) <= deleted, "a contact is gone that nobody deleted"
+        assert edited - set(records) <= deleted, "a record is gone that nobody deleted"
+        for phone in set(contacts) & set(records):
+            contact, record = contacts[phone], records[phone]
+            assert record.get("unmapped") == self.ghost.unmapped.get(record["id"]), (
+                "an unmapped field was touched"
+            )
+            assert contact["archived_at"] is None, "a contact is archived though its record is there"
+            for name, external in FIELDS.items():
+                if (phone, name) not in held:
+                    ours, theirs = contact[name], record.get(external)
+                    assert theirs == (self.world.crm.rewrite(external, ours) if ours else ours), (phone, name)
+
+    def _check_every_edit(self) -> None:
+        """NOLOST, SEEN and NOINVENT, for what was never deleted: a delete takes its edits along."""
+        contacts = {row["id"]: row for row in self.world.rows("contacts")}
+        ledger = {
+            (row["contact_id"], row["field"], _folded(row[side]))
+            for row in self.world.rows("conflicts")
+            for side in ("external", "internal")
+        }
+        seen_and_replaced = {(edit.phone, edit.name, _folded(edit.over)) for edit in self.ghost.edits}
+        written = {(edit.phone, edit.name, _folded(edit.value)) for edit in self.ghost.edits}
+        deleted = self.ghost.deleted_here | self.ghost.deleted_there
+        for edit in self.ghost.edits:
+            key = (edit.phone, edit.name, _folded(edit.value))
+            if edit.phone not in deleted:
+                final = _folded(contacts[edit.phone][edit.name])
+                assert key[2] == final or key in ledger or key in seen_and_replaced, f"{edit} was lost"
+        for phone, contact in contacts.items():
+            for name in FIELDS:
+                value = contact[name]
+                assert value is None or (phone, name, _folded(value)) in written, "a value nobody wrote"
+
+    def _check_that_repeating_changes_nothing(self) -> None:
+        """IDEMP: everything that ever landed and still counts, applied once more, moves nothing."""
+        context = self.world.context()
+        before, writes = self.world.picture(), len(self.world.crm.writes)
+        with lease_held(context):
+            with context.write() as tx:
+                landing.wait_again(tx, context.name)
+            apply_all(context)
+            push_changed(context, just_pulled=True)
+        after = self.world.picture()
+        for table in ("contacts", "contact_changes", "conflicts", "contact_aliases"):
+            assert after[table] == before[table], table
+        assert len(self.world.crm.writes) == writes
+
+
+def _tidied(name: str, value: Any) -> Any:
+    """What a CRM makes of notes."""
+    return value.strip().upper() if name == "notes" and value else value
+
+
+def _folded(value: str | None) -> str | None:
+    return value.casefold() if isinstance(value, str) else value
+
+
+def empty(engine: Engine) -> None:
+    """Remove every row."""
+    with writing(engine) as tx:
+        for table in reversed(metadata.sorted_tables):
+            tx.execute(sa.delete(table))
