@@ -59,6 +59,11 @@ class Records(_Section):
     deleted: Path | None = None
     """A true value marks the record as deleted in the CRM."""
 
+    @field_validator("id", "modified", mode="before")
+    @classmethod
+    def _one_path_is_a_list(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
 
 class TimeFilter(_Section):
     """A query parameter that restricts a listing by modification time."""
@@ -167,6 +172,9 @@ class Writing(_Section):
     batch_update: BatchCall | None = None
     lookup: Lookup | None = None
     idempotency_header: str | None = "Idempotency-Key"
+    if_unmodified_since: bool = False
+    """Send ``If-Unmodified-Since`` with a single change: the CRM answers 412 rather than let
+    us overwrite what we have not seen. Only where the CRM knows the header."""
 
 
 class FieldType(StrEnum):

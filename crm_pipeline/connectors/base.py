@@ -62,8 +62,6 @@ class Write:
     external_id: str | None
     changes: dict[str, Json]
     """Only what is to be written, in the CRM's own shape."""
-    known: dict[str, Json] | None = None
-    """The record as last read: the base of a PUT, which replaces the whole record."""
     expected: datetime | None = None
     """The record's modified time as last read: a CRM that can check it refuses to overwrite
     what we have not seen."""

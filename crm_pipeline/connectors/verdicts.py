@@ -8,6 +8,7 @@
 | 404, 410                                  | GONE for a change, REFUSED for a create         |
 | 401, 402, 403, 407, 423, 425, 429, and    | FAILED                                          |
 | 503 with Retry-After                      |                                                 |
+| 412                                       | CHANGED for a change, REFUSED for a create      |
 | any other 4xx                             | REFUSED; a 409 may name the record in the way   |
 | 3xx, 408 and any other 5xx                | UNKNOWN                                         |
 
@@ -31,6 +32,7 @@ from crm_pipeline.connectors.session import Answer, is_success
 
 _LATER = frozenset({401, 402, 403, 407, 423, 425, 429})
 _MISSING = frozenset({404, 410})
+_MOVED_ON = 412
 _TIMEOUT = 408
 _CONFLICT = 409
 _WORDS = {
@@ -60,6 +62,8 @@ def status_of(code: int, *, creating: bool) -> WriteStatus:
         return WriteStatus.WRITTEN
     if code in _LATER:
         return WriteStatus.FAILED
+    if code == _MOVED_ON and not creating:
+        return WriteStatus.CHANGED
     if code in _MISSING and not creating:
         return WriteStatus.GONE
     of_content = 400 <= code < 500 and code != _TIMEOUT  # noqa: PLR2004

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC
+from email.utils import format_datetime
 from itertools import islice
 
 import orjson
@@ -111,7 +113,7 @@ class Writer:
         verdicts: Verdicts,
         read: Callable[[str], Record | None],
     ) -> None:
-        """``read`` gets one record, None where it is gone: the base of a PUT without one."""
+        """``read`` gets one record, None where it is gone: the base of a PUT."""
         self._writing, self._session, self._verdicts, self._read = connection.writing, session, verdicts, read
 
     @property
@@ -203,35 +205,43 @@ class Writer:
             return None
 
     def _whole(self, turn: _Turn, place: int) -> dict[str, Json] | None:
-        """Return the record as known with its changes. None where it cannot be known."""
+        """Return the record as it is now, with the changes; None where that settles the write already.
+
+        A PUT replaces the record: whatever it does not repeat would be erased.
+        """
         write = turn.writes[place]
-        known = write.known
-        if known is None:
-            try:
-                record = self._read(str(write.external_id))
-            except ConnectorError as error:
-                turn.settle(
-                    [place], WriteStatus.FAILED, f"not sent, the record cannot be read first: {error}"
-                )
-                return None
-            if record is None:
-                turn.settle([place], WriteStatus.GONE, "the record does not exist any more")
-                return None
-            known = record.payload
-        return merged(known, write.changes)
+        try:
+            record = self._read(str(write.external_id))
+        except ConnectorError as error:
+            reason = f"not sent, the record cannot be read first: {error}"
+            turn.settle([place], WriteStatus.FAILED, reason)
+            return None
+        if record is None:
+            turn.settle([place], WriteStatus.GONE, "the record does not exist any more")
+            return None
+        if write.expected is not None and record.modified_at not in {None, write.expected}:
+            turn.settle([place], WriteStatus.CHANGED, "the record has changed since it was read")
+            return None
+        return merged(record.payload, write.changes)
 
     def _send(
         self, turn: _Turn, places: Sequence[int], method: str, url: str, content: Json
     ) -> Answer | None:
         """Send; None when there is no answer to judge and the writes are settled."""
         writes = [turn.writes[place] for place in places]
-        header = self._writing.idempotency_header
-        headers = {header: _key_of(writes)} if header and writes[0].external_id is None else {}
         try:
-            return self._session.send(method, url, body=orjson.dumps(content), headers=headers)
+            return self._session.send(method, url, body=orjson.dumps(content), headers=self._headers(writes))
         except (CrmUnavailableError, CrmAnswerError) as error:
             turn.no_answer(places, error)
             return None
+
+    def _headers(self, writes: Sequence[Write]) -> dict[str, str]:
+        name, first = self._writing.idempotency_header, writes[0]
+        if first.external_id is None:
+            return {name: _key_of(writes)} if name else {}
+        if self._writing.if_unmodified_since and first.expected is not None and len(writes) == 1:
+            return {"If-Unmodified-Since": format_datetime(first.expected.astimezone(UTC), usegmt=True)}
+        return {}
 
 
 def _chunks(places: Sequence[int], size: int) -> Iterator[list[int]]:

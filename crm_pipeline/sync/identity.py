@@ -81,17 +81,14 @@ def _bare(digits: str, region: str) -> str | None:
     """Read digits that say neither ``+`` nor ``0``.
 
     They are international, unless the zero of a mobile number at home was dropped,
-    as spreadsheets do.
+    as spreadsheets do. Beginning like the country code proves nothing: 9123456789 is
+    a mobile number of India (91), and lacks its country code.
     """
-    import phonenumbers  # noqa: PLC0415 - half a second of metadata, needed only for odd spellings
-
-    if digits.startswith(str(phonenumbers.country_code_for_region(region))):
-        return _e164(f"+{digits}")
     return _e164(digits, region, mobile=True) or _e164(f"+{digits}")
 
 
 def _e164(text: str, region: str | None = None, *, mobile: bool = False) -> str | None:
-    import phonenumbers  # noqa: PLC0415 - see _bare
+    import phonenumbers  # noqa: PLC0415 - half a second of metadata, needed only for odd spellings
 
     try:
         number = phonenumbers.parse(text, region)

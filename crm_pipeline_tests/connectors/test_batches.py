@@ -202,12 +202,14 @@ def test_unsendable_row_does_not_cost_its_batch(serve: Serve, connector: Connect
 
 
 def test_put_batch_sends_whole_records(serve: Serve, connector: Connect) -> None:
-    """A batch of PUTs merges what is known, row by row, and carries the id where it is wanted."""
-    server = serve(script(reply(200, [{"status": 200}])))
+    """A batch of PUTs reads each record, merges row by row, and carries the id where it is wanted."""
+    now = reply(200, {"id": "7", "notes": "n", "meta": {"a": 1}})
+    server = serve(script(now, reply(200, [{"status": 200}])))
     writing = {"batch_update": {"path": "/batch", "method": "PUT", "id_field": "meta.key"}}
-    results = connector(server.url, writing=writing).write([update("7", {"notes": "n", "meta": {"a": 1}})])
+    results = connector(server.url, writing=writing).write([update("7")])
     assert statuses(results) == [WRITTEN]
-    assert server.seen[0].json == [{"notes": "n", "name": "budi", "meta": {"a": 1, "key": "7"}}]
+    row = {"id": "7", "notes": "n", "name": "budi", "meta": {"a": 1, "key": "7"}}
+    assert server.seen[1].json == [row]
 
 
 def test_status_of_a_row_does_not_become_a_field(serve: Serve, connector: Connect) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -68,7 +69,7 @@ def test_created_without_an_id_is_unknown(raw: bytes, serve: Serve, connector: C
 def test_patched(raw: bytes, shown: bool, serve: Serve, connector: Connect) -> None:  # noqa: FBT001
     """An update sends only the changes to the record's own encoded URL."""
     server = serve(script(raw))
-    (result,) = connector(server.url + "/api").write([update("a/b", {"old": 1}, name="budi")])
+    (result,) = connector(server.url + "/api").write([update("a/b", name="budi")])
     assert (result.status, result.external_id, result.record is not None) == (WRITTEN, "a/b", shown)
     seen = server.seen[0]
     assert (seen.method, seen.path, seen.json) == ("PATCH", "/api/a%2Fb", {"name": "budi"})
@@ -78,22 +79,32 @@ def test_patched(raw: bytes, shown: bool, serve: Serve, connector: Connect) -> N
 PUT = {"update": {"method": "PUT", "path": "/{id}", "envelope": "data.contact"}}
 
 
-def test_put_sends_the_whole_record(serve: Serve, connector: Connect) -> None:
-    """A PUT is what is known with the changes merged into it, in the configured envelope."""
-    server = serve(script(NO_CONTENT))
-    known = {"id": "7", "address": {"city": "Solo", "zip": "57111"}, "notes": "n"}
-    (result,) = connector(server.url, writing=PUT).write([update("7", known, address={"city": "Bandung"})])
+def test_put_sends_the_whole_record_as_it_is_now(serve: Serve, connector: Connect) -> None:
+    """A PUT is the record, read just before, with the changes merged into it, in the configured envelope."""
+    now = {"id": "7", "address": {"city": "Solo", "zip": "57111"}, "notes": "n"}
+    server = serve(script(reply(200, now), NO_CONTENT))
+    (result,) = connector(server.url, writing=PUT).write([update("7", address={"city": "Bandung"})])
     assert result.status is WRITTEN
     whole = {"id": "7", "address": {"city": "Bandung", "zip": "57111"}, "notes": "n"}
-    assert server.seen[0].json == {"data": {"contact": whole}}
+    assert server.seen[1].json == {"data": {"contact": whole}}
 
 
-def test_put_reads_first_what_is_not_known(serve: Serve, connector: Connect) -> None:
-    """Without the record a PUT would erase the rest of it: it is read before."""
-    server = serve(script(reply(200, {"id": "7", "notes": "n"}), NO_CONTENT))
-    (result,) = connector(server.url, writing=PUT).write([update("7")])
-    assert result.status is WRITTEN
-    assert server.seen[1].json == {"data": {"contact": {"id": "7", "notes": "n", "name": "budi"}}}
+SEEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def test_put_does_not_overwrite_what_was_not_seen(serve: Serve, connector: Connect) -> None:
+    """The record has moved on since it was read: nothing is sent."""
+    server = serve(script(reply(200, {"id": "7", "updated_at": "2026-01-02T03:04:06Z"})))
+    (result,) = connector(server.url, writing=PUT).write([update("7", SEEN)])
+    assert (result.status, len(server.seen)) == (WriteStatus.CHANGED, 1)
+
+
+def test_a_change_can_say_what_it_expects(serve: Serve, connector: Connect) -> None:
+    """If-Unmodified-Since goes along where the CRM knows it; 412 is CHANGED, not refused."""
+    server = serve(script(reply(412)))
+    (result,) = connector(server.url, writing={"if_unmodified_since": True}).write([update("7", SEEN)])
+    assert result.status is WriteStatus.CHANGED
+    assert server.seen[0].headers["if-unmodified-since"] == "Fri, 02 Jan 2026 03:04:05 GMT"
 
 
 @pytest.mark.parametrize("raw,status", [(reply(404), GONE), (reply(500), FAILED), (reply(200, b""), FAILED)])
@@ -112,7 +123,7 @@ def test_put_is_not_sent_without_the_record(
     [
         (400, REFUSED, REFUSED),
         (409, REFUSED, REFUSED),
-        (412, REFUSED, REFUSED),
+        (412, REFUSED, WriteStatus.CHANGED),
         (413, REFUSED, REFUSED),
         (422, REFUSED, REFUSED),
         (423, FAILED, FAILED),
@@ -154,11 +165,11 @@ def test_unavailable_with_retry_after_is_failed(serve: Serve, connector: Connect
 @pytest.mark.parametrize("answer", [CUT, [reply(200, {"id": 7})[:-2]], [b"nonsense\r\n\r\n"]])
 def test_lost_answer_is_unknown(answer: Reply, method: str, serve: Serve, connector: Connect) -> None:
     """Cut after it was sent: nobody knows, and it is not sent again."""
-    server = serve(lambda _seen: answer)
+    server = serve(lambda seen: reply(200, {"id": "7"}) if seen.method == "GET" else answer)
     made = connector(server.url, writing={"update": {"method": method, "path": "/{id}"}})
-    write = create() if method == "POST" else update("7", {})
+    write = create() if method == "POST" else update("7")
     assert statuses(made.write([write])) == [UNKNOWN]
-    assert len(server.seen) == 1
+    assert [seen.method for seen in server.seen].count(method) == 1
 
 
 def test_no_connection_is_failed(connector: Connect) -> None:

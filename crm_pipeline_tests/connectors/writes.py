@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from crm_pipeline.connectors.base import Write, WriteResult, WriteStatus
@@ -16,9 +17,9 @@ def create(key: str = "k1", **changes: Any) -> Write:
     return Write(key, None, changes or {"name": "budi"})
 
 
-def update(external_id: str = "7", known: dict[str, Any] | None = None, **changes: Any) -> Write:
+def update(external_id: str = "7", expected: datetime | None = None, **changes: Any) -> Write:
     """A changed record."""
-    return Write(f"u{external_id}", external_id, changes or {"name": "budi"}, known)
+    return Write(f"u{external_id}", external_id, changes or {"name": "budi"}, expected)
 
 
 def statuses(results: list[WriteResult]) -> list[WriteStatus]:

@@ -55,6 +55,18 @@ def test_every_spelling_is_one_contact(spelling: str) -> None:
     assert whatsapp_id(spelling) == BUDI
 
 
+def test_a_last_group_of_one_zero_is_part_of_the_number() -> None:
+    """Only a whole number with nothing but digits before ``.0`` is a spreadsheet's."""
+    assert whatsapp_id("0812.345.678.0") == "628123456780@c.us"
+
+
+def test_a_spelling_may_be_long_but_not_endless() -> None:
+    """Up to 64 characters; more would only fill the memory of those already seen."""
+    assert whatsapp_id("0812" + "3456789".rjust(60)) == BUDI
+    with pytest.raises(NoIdentityError, match="too long"):
+        whatsapp_id("0812" + "3456789".rjust(61))
+
+
 @pytest.mark.parametrize(
     "spelling, known_as",
     [
@@ -84,6 +96,9 @@ def test_numbers_of_other_countries(spelling: str, known_as: str) -> None:
         ("(415) 555-2671", "US", "14155552671@c.us"),
         ("4155552671", "US", "14155552671@c.us"),
         ("91234567", "SG", "6591234567@c.us"),
+        ("9123456789", "IN", "919123456789@c.us"),  # begins like India's country code, which is 91
+        ("919123456789", "IN", "919123456789@c.us"),
+        ("3921234567", "IT", "393921234567@c.us"),
         ("08123456789", "ID", BUDI),
         ("628123456789", "GB", BUDI),
     ],

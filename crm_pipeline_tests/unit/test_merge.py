@@ -170,6 +170,12 @@ def test_an_edit_in_the_crm_right_after_our_write_is_an_edit() -> None:
     """Not everything the CRM shows next is what it made of our value."""
     after_write = FieldState("Sari", "Budi", "Budi", "Budi", assumed=True)
     assert merge_field(after_write, FieldRules()).verdict is Verdict.EXTERNAL_CHANGE
+    note = "A note about the concert in March, and the stage"
+    longer = FieldState(f"{note} plan", note, note, note, assumed=True)
+    assert merge_field(longer, FieldRules()).verdict is Verdict.EXTERNAL_CHANGE
+    assert (
+        merge_field(replace(longer, assumed=False, sent=note), FieldRules()).verdict is not Verdict.REWRITTEN
+    )
     edited_since = replace(after_write, internal="Agus")
     assert merge_field(edited_since, FieldRules(policy=Policy.EXTERNAL)).verdict is Verdict.EXTERNAL_WINS
 
@@ -181,6 +187,8 @@ def test_a_learned_spelling_is_nobodys_edit() -> None:
     assert not pushes(merge_field(pair, FieldRules()), FieldRules())
     assert merge_field(replace(pair, external="Sari"), FieldRules()).verdict is Verdict.EXTERNAL_CHANGE
     assert merge_field(replace(pair, internal="Sari"), FieldRules()).verdict is Verdict.INTERNAL_CHANGE
+    assert merge_field(replace(pair, internal="BUDI"), FieldRules()).verdict is Verdict.AGREE
+    assert merge_field(replace(pair, external="Budi"), FieldRules()).verdict is Verdict.AGREE
 
 
 def test_a_rewriting_is_looked_for_only_right_after_our_write() -> None:

@@ -1,0 +1,73 @@
+"""Metrics: what Prometheus may ask, about requests and about the sync."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
+_GAUGES = {
+    "contacts": "Contacts in the database",
+    "backlog": "Records and webhooks that wait to be applied",
+    "rejected": "Rejected records, webhooks and pushes that wait for a person",
+    "conflicts": "Fields that wait for a person",
+    "pendingPushes": "Contacts that wait to be pushed",
+}
+
+
+class Metrics:
+    """The figures of one process."""
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "crm_http_requests",
+            "Requests, by route, method and status",
+            ("route", "method", "status"),
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            "crm_http_request_seconds",
+            "Seconds to an answer",
+            ("route",),
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self._events = Counter(
+            "crm_webhook_events", "Webhook events received, by action", ("action",), registry=self.registry
+        )
+        self._sync = {
+            name: Gauge(f"crm_{_snake(name)}", text, registry=self.registry) for name, text in _GAUGES.items()
+        }
+        self._last_success = Gauge(
+            "crm_last_success_timestamp_seconds",
+            "When a step of the sync last succeeded",
+            registry=self.registry,
+        )
+
+    def request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count a request."""
+        self._requests.labels(route, method, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def events(self, actions: Iterable[str]) -> None:
+        """Count webhook events."""
+        for action in actions:
+            self._events.labels(action).inc()
+
+    def text(self, status: Mapping[str, Any]) -> tuple[bytes, str]:
+        """Everything in Prometheus' text format, and its media type; ``status`` is ``get_status()``."""
+        for name, gauge in self._sync.items():
+            gauge.set(status[name])
+        if status["lastSuccess"] is not None:
+            self._last_success.set(datetime.fromisoformat(status["lastSuccess"]).timestamp())
+        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
