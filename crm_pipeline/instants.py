@@ -20,7 +20,7 @@ def to_text(instant: datetime) -> str:
     if instant.tzinfo is None:
         msg = "a naive time is no instant"
         raise ValueError(msg)
-    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f").zfill(26) + "Z"
+    return instant.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def from_text(text: str) -> datetime:

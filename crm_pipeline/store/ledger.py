@@ -118,6 +118,22 @@ def history(tx: Connection, connection: str, contact_ids: Collection[str]) -> li
     return [PastChange(*row) for row in rows]
 
 
+def contacts_changed(tx: Connection, connection: str, run_id: str, limit: int) -> list[str]:
+    """Ids of contacts that got a value from the CRM in a run, in that order, the first so many."""
+    query = (
+        sa.select(contact_changes.c.contact_id)
+        .where(
+            contact_changes.c.connection == connection,
+            contact_changes.c.run_id == run_id,
+            contact_changes.c.side == "external",
+        )
+        .group_by(contact_changes.c.contact_id)
+        .order_by(sa.func.min(contact_changes.c.id))
+        .limit(limit)
+    )
+    return list(tx.execute(query).scalars())
+
+
 def write_conflicts(
     tx: Connection, connection: str, found: Sequence[Conflict], run_id: str, at: datetime
 ) -> None:

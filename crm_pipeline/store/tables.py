@@ -268,10 +268,3 @@ sync_runs = sa.Table(
     sa.Column("error", sa.Text),
 )
 sa.Index("ix_sync_runs_latest", sync_runs.c.connection, sync_runs.c.step, sync_runs.c.id)
-
-DATA_COLUMNS: tuple[str, ...] = tuple(
-    column.name
-    for column in contacts.c
-    if column.name not in {"created_at", "updated_at", "row_version", "pushed_version"}
-)
-"""Columns whose change by another program moves ``row_version``."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
 from crm_pipeline.connection import Connection, Direction, FieldRule, FieldType, Policy
-from crm_pipeline.contact import BUILT_IN, FIELDS, ContactField
+from crm_pipeline.contact import BUILT_IN, ContactField
 from crm_pipeline.sync.coerce import Coercer, NotAValueError, Spec, Value, coercer
 from crm_pipeline.sync.errors import RecordRejected
 
@@ -295,8 +295,3 @@ def _outward(field: CompiledField, value: Value) -> Value:
     if field.type is FieldType.INSTANT and isinstance(value, str):
         return value.replace(".000000Z", "Z")
     return value
-
-
-def field_names() -> tuple[str, ...]:
-    """Columns of a contact that are synced, in order."""
-    return tuple(field.name for field in FIELDS)

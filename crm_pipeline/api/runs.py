@@ -1,0 +1,179 @@
+"""Runs: the manual fetch, a Dagster run like the schedule's that somebody waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from crm_pipeline import instants
+from crm_pipeline.api.problems import Problem, passing
+from crm_pipeline.api.threads import in_thread
+from crm_pipeline.service import ExternalCrmService
+from crm_pipeline.store import ledger
+from crm_pipeline.store.engine import reading
+from crm_pipeline.sync.reports import CONTACT_IDS_KEPT
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+_JOB = "pull_job"
+_COUNTS = ("seen", "created", "updated", "unchanged", "skipped", "rejected")
+_QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
+"""Dagster would write every event of the run to our log."""
+
+
+class Dagster:
+    """Dagster's instance and our job, opened when first needed: importing them takes seconds."""
+
+    def __init__(self) -> None:
+        """Open nothing yet."""
+        self._stack = ExitStack()
+        self._opening = threading.Lock()
+        self._opened: dg.DagsterInstance | None = None
+
+    @property
+    def configured(self) -> bool:
+        """Whether it is known where Dagster keeps its things."""
+        return bool(os.environ.get("DAGSTER_HOME"))
+
+    def instance(self) -> dg.DagsterInstance:
+        """The instance of ``DAGSTER_HOME``."""
+        with self._opening:
+            if self._opened is None:
+                self._opened = self._stack.enter_context(_open_instance(os.environ["DAGSTER_HOME"]))
+            return self._opened
+
+    @cached_property
+    def job(self) -> dg.JobDefinition:
+        """The job that pulls and applies."""
+        from crm_pipeline.definitions import defs  # noqa: PLC0415 - see the class
+
+        return defs.resolve_job_def(_JOB)
+
+    def heartbeat_age(self) -> float | None:
+        """Seconds since Dagster's daemon was last alive; None while that is not known."""
+        if self._opened is None:
+            return None
+        beats = [beat.timestamp for beat in self._opened.get_daemon_heartbeats().values()]
+        return round(instants.now().timestamp() - max(beats), 1) if beats else None
+
+    def close(self) -> None:
+        """Give the instance back."""
+        self._stack.close()
+
+
+def _open_instance(home: str) -> dg.DagsterInstance:
+    import dagster as dg  # noqa: PLC0415 - see Dagster
+    from dagster._core.instance.ref import InstanceRef  # noqa: PLC0415
+
+    # Dagster captures a run's output by redirecting that of the whole process, and this one
+    # answers other requests meanwhile.
+    nothing = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
+    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(home, overrides={"compute_logs": nothing}))
+
+
+class Fetcher:
+    """Pulls on request; whoever asks while a pull is under way waits for that one."""
+
+    def __init__(self, service: ExternalCrmService, dagster: Dagster) -> None:
+        """Fetch for this service's connection."""
+        self._service = service
+        self._dagster = dagster
+        self._running: asyncio.Task[dict[str, Any]] | None = None
+        self._run_id: str | None = None
+
+    async def fetch(self) -> dict[str, Any]:
+        """Pull what changed and apply it; what the endpoint answers.
+
+        Raises:
+            Problem: the run failed, or there is no Dagster to run it.
+        """
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(in_thread(self._fetch, "fetch"))
+            self._running.add_done_callback(_heard)
+        return await asyncio.shield(self._running)
+
+    def abandon(self) -> None:
+        """Say in Dagster that the run under way ends with this process. What it has done, stands."""
+        if self._running is None or self._running.done() or self._run_id is None:
+            return
+        instance = self._dagster.instance()
+        run = instance.get_run_by_id(self._run_id)
+        if run is not None and not run.is_finished:
+            instance.report_run_failed(run, "The API was stopped while it waited for this run.")
+
+    def _fetch(self) -> dict[str, Any]:
+        if not self._dagster.configured:
+            raise Problem(503, "A fetch is a Dagster run, and DAGSTER_HOME is not set.")
+        result = self._execute()
+        if not result.success:
+            raise _failure(result)
+        return self._answer(result)
+
+    def _execute(self) -> dg.ExecuteInProcessResult:
+        from dagster import RunConfig  # noqa: PLC0415 - see Dagster
+        from dagster._core.utils import make_new_run_id  # noqa: PLC0415
+
+        from crm_pipeline.orchestration.assets import Mode, PullConfig  # noqa: PLC0415
+        from crm_pipeline.orchestration.schedules import days_to_read  # noqa: PLC0415
+
+        first, last = days_to_read(self._service.watermark, instants.now())
+        self._run_id = make_new_run_id()
+        return self._dagster.job.execute_in_process(
+            instance=self._dagster.instance(),
+            raise_on_error=False,
+            run_id=self._run_id,
+            run_config=RunConfig(
+                ops={"external_contacts": PullConfig(mode=Mode.incremental)}, loggers=_QUIET
+            ),
+            tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last},
+        )
+
+    def _answer(self, result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+        figures = result.asset_materializations_for_node("contacts")[-1].metadata
+        counts = {name: figures[name].value for name in _COUNTS}
+        with reading(self._service.engine) as tx:
+            changed = ledger.contacts_changed(
+                tx, self._service.connection.name, result.run_id, CONTACT_IDS_KEPT
+            )
+        return {
+            "success": True,
+            "syncedRecords": counts["seen"],
+            "userIds": changed,
+            "runId": result.run_id,
+            "counts": counts,
+        }
+
+
+def _heard(task: asyncio.Task[Any]) -> None:
+    """Take note of a failure that nobody waits for any more."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _failure(result: dg.ExecuteInProcessResult) -> Problem:
+    """Why a run failed. Steps tell it as ``Kind: text`` where the text may be shown."""
+    told = [
+        event.step_failure_data.user_failure_data.description or ""
+        for event in result.all_events
+        if event.is_step_failure and event.step_failure_data.user_failure_data
+    ]
+    kind, _, text = (told[0] if told else "").partition(": ")
+    make = _KINDS.get(kind)
+    if make is not None:
+        return make(text)
+    shown = text if kind.isidentifier() and kind.endswith("Error") else "The pull failed."
+    return Problem(502, shown, runId=result.run_id)
+
+
+_KINDS: dict[str, Callable[[str], Problem]] = {
+    "BusyError": lambda text: passing(409, text),
+    "DisabledError": lambda text: Problem(503, text),
+    "OutdatedDatabaseError": lambda text: passing(503, text),
+    "Database": lambda _: passing(503, "The database cannot be used now."),
+}
