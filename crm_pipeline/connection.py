@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from crm_pipeline.checked import CrmUrl, Region, ZoneName
+from crm_pipeline.contact import BUILT_IN, FieldType
 
 Path = str
 """A dotted path into a JSON document: ``data.items``, ``phones.0.value``, ``name``."""
@@ -175,18 +176,6 @@ class Writing(_Section):
     if_unmodified_since: bool = False
     """Send ``If-Unmodified-Since`` with a single change: the CRM answers 412 rather than let
     us overwrite what we have not seen. Only where the CRM knows the header."""
-
-
-class FieldType(StrEnum):
-    """What a contact field holds."""
-
-    TEXT = "text"
-    INTEGER = "integer"
-    NUMBER = "number"
-    BOOLEAN = "boolean"
-    CHOICE = "choice"
-    INSTANT = "instant"
-    WHATSAPP_ID = "whatsapp_id"
 
 
 class Direction(StrEnum):
@@ -357,8 +346,6 @@ class Connection(_Section):
 
     @model_validator(mode="after")
     def _selected_fields_exist(self) -> Connection:
-        from crm_pipeline.contact import BUILT_IN  # noqa: PLC0415 - contact.py depends on FieldType
-
         for way in ("inward", "outward"):
             for name in getattr(self.select, way):
                 if name not in BUILT_IN and name not in self.fields:
@@ -368,8 +355,6 @@ class Connection(_Section):
 
     @model_validator(mode="after")
     def _own_fields_have_a_type(self) -> Connection:
-        from crm_pipeline.contact import BUILT_IN  # noqa: PLC0415 - contact.py depends on FieldType
-
         for name, rule in self.fields.items():
             if name not in BUILT_IN and (rule.type is None or not rule.names):
                 msg = f"fields.{name}: a field of your own needs 'type' and 'names'"
@@ -381,8 +366,6 @@ class Connection(_Section):
 
     @model_validator(mode="after")
     def _rules_fit_the_fields(self) -> Connection:
-        from crm_pipeline.contact import BUILT_IN  # noqa: PLC0415 - contact.py depends on FieldType
-
         for name, rule in self.fields.items():
             built_in = BUILT_IN.get(name)
             if built_in is not None and rule.type not in (None, built_in.type):

@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
-from crm_pipeline.connection import FieldType
+
+class FieldType(StrEnum):
+    """What a contact field holds."""
+
+    TEXT = "text"
+    INTEGER = "integer"
+    NUMBER = "number"
+    BOOLEAN = "boolean"
+    CHOICE = "choice"
+    INSTANT = "instant"
+    WHATSAPP_ID = "whatsapp_id"
+
 
 DEAL_STATUSES = ("prospect", "negotiating", "deal", "lost")
 TASK_STATUSES = ("To Do", "Follow Up", "Next Year")

@@ -91,7 +91,8 @@ class ExternalCrmService(StatusReader):
             report = self._recorded(context, "push", lambda: push.push_changed(context, only=key))
             external_id, reasons = self._pushed(context, key)
         if report.counts.rejected or report.pending or external_id is None:
-            raise PushFailedError("; ".join(reasons.values()) or "the contact was not written to the CRM")
+            text = "; ".join(reasons.values()) or "the contact was not written to the CRM"
+            raise PushFailedError(text, refused=report.counts.rejected > 0)
         return {
             "success": True,
             "userId": key,
@@ -175,9 +176,15 @@ class ExternalCrmService(StatusReader):
             return self._land(arrivals)
         return [self._through_hook(arrival) for arrival in arrivals]
 
-    def apply_events(self, progress: Progress = no_progress) -> Report:
-        """Apply webhooks that have landed."""
-        with self._leased("apply") as context:
+    def apply_events(
+        self, progress: Progress = no_progress, *, wait_seconds: float = LEASE_WAIT_SECONDS
+    ) -> Report:
+        """Apply webhooks that have landed.
+
+        Raises:
+            BusyError: another run works the connection all the time that may be waited.
+        """
+        with self._leased("apply", wait_seconds) as context:
             return self._recorded(context, "apply", lambda: events.apply_events(context, progress))
 
     def push(self, progress: Progress = no_progress) -> Report:
@@ -263,7 +270,7 @@ class ExternalCrmService(StatusReader):
     # Inside.
 
     @contextmanager
-    def _leased(self, doing: str) -> Iterator[Context]:
+    def _leased(self, doing: str, wait_seconds: float = LEASE_WAIT_SECONDS) -> Iterator[Context]:
         if not self.settings.external_crm_enabled:
             raise DisabledError(f"cannot {doing}: EXTERNAL_CRM_ENABLED is false")
         context = Context(
@@ -275,7 +282,7 @@ class ExternalCrmService(StatusReader):
             run_id=self.run_id,
             clock=instants.now,
         )
-        with lease_held(context, LEASE_WAIT_SECONDS):
+        with lease_held(context, wait_seconds):
             with context.write() as tx:
                 state.ensure(tx, context.name, polling=self._polling_at_start)
             yield context

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo
 
 from crm_pipeline import instants
-from crm_pipeline.connection import FieldType
+from crm_pipeline.contact import FieldType
 from crm_pipeline.sync.identity import NoIdentityError, whatsapp_id
 
 Value: TypeAlias = str | int | float | bool | None
@@ -150,7 +150,9 @@ def _number(value: Any) -> Value:
         value = float(text)
     elif not isinstance(value, int | float) or isinstance(value, bool):
         raise _wrong(value, "a number")
-    if not abs(value) <= MAX_INTEGER:  # said so that it is true of what is no number, too
+    # As a float, which rounds the limit up: what was read once can be read again. Said so
+    # that it is true of what is no number, too.
+    if not abs(value) <= float(MAX_INTEGER):
         msg = "is out of range"
         raise NotAValueError(msg)
     return float(value)

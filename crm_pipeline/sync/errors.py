@@ -26,6 +26,11 @@ class UnknownContactError(SyncError):
 class PushFailedError(SyncError):
     """The CRM did not take a contact."""
 
+    def __init__(self, text: str, *, refused: bool) -> None:
+        """``refused``: repeating would not help, as the CRM refuses this content or cannot be told it."""
+        super().__init__(text)
+        self.refused = refused
+
 
 class OutdatedDatabaseError(SyncError):
     """The database has not been brought to the shape this version needs."""

@@ -16,8 +16,9 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DataError, IntegrityError
 
 from crm_pipeline import instants, jsonio
-from crm_pipeline.connection import Connection, FieldType
+from crm_pipeline.connection import Connection
 from crm_pipeline.connectors.base import ConnectorError
+from crm_pipeline.contact import FieldType
 from crm_pipeline.store import landing, rejects, webhooks
 from crm_pipeline.store.engine import writing
 from crm_pipeline.store.rejects import NewReject

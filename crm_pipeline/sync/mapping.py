@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
-from crm_pipeline.connection import Connection, Direction, FieldRule, FieldType, Policy
-from crm_pipeline.contact import BUILT_IN, ContactField
+from crm_pipeline.connection import Connection, Direction, FieldRule, Policy
+from crm_pipeline.contact import BUILT_IN, ContactField, FieldType
 from crm_pipeline.sync.coerce import Coercer, NotAValueError, Spec, Value, coercer
 from crm_pipeline.sync.errors import RecordRejected
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crm_pipeline import jsonio
-from crm_pipeline.connection import FieldType
+from crm_pipeline.contact import FieldType
 from crm_pipeline.sync.coerce import MAX_INTEGER, MAX_TEXT, NotAValueError, Spec, Value, coercer
 
 JAKARTA = "Asia/Jakarta"
@@ -76,6 +76,8 @@ ACCEPTED: Mapping[FieldType, list[tuple[Any, Value]]] = {
         ("-1.25", -1.25),
         ("1.5", 1.5),
         (" 150.000 ", 150.0),
+        (MAX_INTEGER, float(MAX_INTEGER)),  # rounded up
+        (float(MAX_INTEGER), float(MAX_INTEGER)),
     ],
     FieldType.BOOLEAN: [
         (None, None),

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from crm_pipeline.connection import Connection, Direction, FieldType, Policy
-from crm_pipeline.contact import DEAL_STATUSES, FIELDS, TASK_STATUSES
+from crm_pipeline.connection import Connection, Direction, Policy
+from crm_pipeline.contact import DEAL_STATUSES, FIELDS, TASK_STATUSES, FieldType
 from crm_pipeline.sync.coerce import Value
 from crm_pipeline.sync.errors import RecordRejected
 from crm_pipeline.sync.mapping import FieldMapping

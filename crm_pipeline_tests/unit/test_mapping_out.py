@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crm_pipeline.connection import Connection, FieldType
-from crm_pipeline.contact import FIELDS
+from crm_pipeline.connection import Connection
+from crm_pipeline.contact import FIELDS, FieldType
 from crm_pipeline.sync.coerce import MAX_INTEGER, Value
 from crm_pipeline.sync.errors import RecordRejected
 from crm_pipeline.sync.mapping import FieldMapping, Values

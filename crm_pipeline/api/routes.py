@@ -1,0 +1,303 @@
+"""Routes: every endpoint in one table; each handler reads, calls, answers."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import orjson
+import sqlalchemy as sa
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+
+from crm_pipeline.api import bodies, openapi
+from crm_pipeline.api.landing import Group
+from crm_pipeline.api.metrics import Metrics
+from crm_pipeline.api.problems import REJECTED, Problem
+from crm_pipeline.api.runs import Dagster, Fetcher
+from crm_pipeline.api.threads import in_thread
+from crm_pipeline.api.webhooks import Door
+from crm_pipeline.service import ExternalCrmService
+from crm_pipeline.settings import WebhookApply
+from crm_pipeline.store.engine import reading
+from crm_pipeline.sync.errors import SyncError
+from crm_pipeline.sync.events import Arrival, Receipt
+
+APPLY_SECONDS = 4.0
+"""How long an answer waits for its webhook to be applied; CRMs give up after 5 seconds."""
+APPLY_LEASE_SECONDS = 1.0
+"""How long applying waits for another run before it leaves the webhooks to the sensor."""
+_CONTACT_ID = re.compile(r"[ -~]{1,128}")
+_CALLS_AT_ONCE = 8
+"""Calls of the service in threads at once, beside those that land webhooks."""
+
+
+@dataclass(slots=True)
+class Visit:
+    """What is known of the request in hand, for the log and for what lands."""
+
+    request_id: str
+    caller: str
+    """The address as it is counted."""
+    route: str = ""
+    key: str | None = None
+    subject: str | None = None
+    """Whom it is about: a contact or an event."""
+    status: int = 0
+
+
+class Api:
+    """What the handlers work with."""
+
+    def __init__(self, service: ExternalCrmService, log: structlog.typing.FilteringBoundLogger) -> None:
+        """Serve this service."""
+        self.service = service
+        self.settings = service.settings
+        self.log = log
+        self.metrics = Metrics()
+        self.door = Door(service.settings)
+        self.bodies = bodies.BodyReader()
+        self.dagster = Dagster()
+        self.fetcher = Fetcher(service, self.dagster)
+        self.land: Group[Arrival, Receipt] = Group(service.receive, "landing")
+        self.apply: Group[str, dict[str, Any] | None] = Group(self._apply, "applying")
+        self._calls = asyncio.Semaphore(_CALLS_AT_ONCE)
+
+    async def call(self, work: Callable[[], Any], name: str) -> Any:
+        """Call the service in a thread."""
+        async with self._calls:
+            return await in_thread(work, name)
+
+    def _apply(self, event_ids: list[str]) -> list[dict[str, Any] | None]:
+        """Apply what has landed, as far as it can be now, and say what became of these."""
+        try:
+            self.service.apply_events(wait_seconds=APPLY_LEASE_SECONDS)
+        except SyncError as error:
+            self.log.warning("webhooks are left to the sensor", error=type(error).__name__)
+        return [self.service.event(event_id) for event_id in event_ids]
+
+
+Handler: TypeAlias = Callable[[Api, Request, Visit], Awaitable[Response]]
+
+
+async def webhook(api: Api, request: Request, visit: Visit) -> Response:
+    """Land events; the answer comes when they are durable."""
+    with api.bodies.room():
+        body = await api.bodies.read(request.headers, request.receive)
+        proof = api.door.check_signature(request, body)
+        objects, listed = api.door.open(bodies.parse(body))
+        arrivals = api.door.arrivals(request, proof, objects, listed=listed, request_id=visit.request_id)
+        receipts = await api.land(arrivals)
+    api.metrics.events(receipt.action for receipt in receipts)
+    results = [_result(receipt) for receipt in receipts]
+    if api.settings.webhook_apply is WebhookApply.NOW:
+        await _apply_now(api, results)
+    if not listed:
+        return _single(results[0])
+    return _json({"success": all(result["success"] for result in results), "results": results})
+
+
+async def event(api: Api, request: Request, visit: Visit) -> Response:
+    """Tell what became of an event."""
+    event_id = visit.subject = request.path_params["event_id"]
+    found = await api.call(lambda: api.service.event(event_id), "event") if event_id.isprintable() else None
+    if found is None:
+        raise Problem(404, "No event of this id has been received.")
+    return _json(found)
+
+
+async def fetch(api: Api, request: Request, visit: Visit) -> Response:
+    """Pull now."""
+    del request, visit
+    return _json(await api.fetcher.fetch())
+
+
+async def push(api: Api, request: Request, visit: Visit) -> Response:
+    """Write one contact to the CRM."""
+    contact_id = visit.subject = request.path_params["contact_id"]
+    if not _CONTACT_ID.fullmatch(contact_id):
+        raise Problem(422, "This cannot be the id of a contact.")
+    return _json(await api.call(lambda: api.service.push_to_external_crm(contact_id), "push"))
+
+
+async def status(api: Api, request: Request, visit: Visit) -> Response:
+    """Tell how the sync stands."""
+    del request, visit
+    return _json(await api.call(api.service.get_status, "status"))
+
+
+async def healthz(api: Api, request: Request, visit: Visit) -> Response:
+    """Tell that the process answers."""
+    del api, request, visit
+    return _json({"status": "ok"})
+
+
+async def readyz(api: Api, request: Request, visit: Visit) -> Response:
+    """Tell whether requests can be served: whether the database answers."""
+    del request, visit
+
+    def look() -> float | None:
+        with reading(api.service.engine) as tx:
+            tx.execute(sa.select(1))
+        return api.dagster.heartbeat_age()
+
+    return _json({"status": "ready", "daemonHeartbeatSeconds": await api.call(look, "readiness")})
+
+
+async def metrics(api: Api, request: Request, visit: Visit) -> Response:
+    """Tell Prometheus."""
+    del request, visit
+    text, media_type = api.metrics.text(await api.call(api.service.get_status, "metrics"))
+    return Response(text, headers={"Content-Type": media_type})
+
+
+async def describe(api: Api, request: Request, visit: Visit) -> Response:
+    """Describe the API."""
+    del api, request, visit
+    return _json(openapi.document(ROUTES))
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row of the table."""
+
+    path: str
+    methods: tuple[str, ...]
+    handler: Handler
+    summary: str
+    answer: str
+    """Name of the answer's schema; empty for plain text."""
+    refusals: tuple[int, ...]
+    """Statuses of its errors."""
+    body: str = ""
+    """Name of the schema of its body."""
+    headers: tuple[str, ...] = ()
+    public: bool = False
+    """Answers anybody, and is not counted."""
+    while_disabled: bool = False
+    """Answers even while EXTERNAL_CRM_ENABLED is false."""
+    media_type: str = "application/json"
+
+    @property
+    def name(self) -> str:
+        """Its handler's name."""
+        return self.handler.__name__
+
+
+_ALWAYS = (401, 403, 429, 500, 503)
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "/api/external/webhook",
+        ("POST",),
+        webhook,
+        "Receive a webhook: durable when it is answered",
+        "WebhookAnswer",
+        tuple(sorted((400, 408, 413, 415, 422, *_ALWAYS))),
+        body="WebhookBody",
+        headers=("webhook-id", "Idempotency-Key"),
+    ),
+    Route(
+        "/api/external/webhook/{event_id:path}",
+        ("GET", "HEAD"),
+        event,
+        "What became of a webhook",
+        "Event",
+        tuple(sorted((404, 414, *_ALWAYS))),
+    ),
+    Route(
+        "/api/external/fetch",
+        ("GET", "POST"),
+        fetch,
+        "Pull from the CRM now, as a Dagster run, and wait for it",
+        "Fetched",
+        tuple(sorted((409, 502, *_ALWAYS))),
+    ),
+    Route(
+        "/api/external/push/{contact_id}",
+        ("POST",),
+        push,
+        "Write one contact to the CRM now",
+        "Pushed",
+        tuple(sorted((404, 409, 414, 422, 502, *_ALWAYS))),
+    ),
+    Route(
+        "/api/external/status",
+        ("GET", "HEAD"),
+        status,
+        "How the sync stands",
+        "Status",
+        _ALWAYS,
+        while_disabled=True,
+    ),
+    Route(
+        "/healthz",
+        ("GET", "HEAD"),
+        healthz,
+        "Whether the process answers",
+        "Health",
+        (),
+        public=True,
+        while_disabled=True,
+    ),
+    Route(
+        "/readyz",
+        ("GET", "HEAD"),
+        readyz,
+        "Whether the database answers",
+        "Health",
+        _ALWAYS,
+        while_disabled=True,
+    ),
+    Route("/metrics", ("GET", "HEAD"), metrics, "Figures for Prometheus", "", _ALWAYS, media_type="text/plain"),
+    Route("/openapi.json", ("GET", "HEAD"), describe, "This document", "OpenApi", _ALWAYS),
+)
+
+
+async def _apply_now(api: Api, results: list[dict[str, Any]]) -> None:
+    """Have landed events applied, and put what became of them into their results."""
+    landed = {result["eventId"]: result for result in results if result["status"] == "landed"}
+    if not landed:
+        return
+    try:
+        async with asyncio.timeout(APPLY_SECONDS):
+            found = await api.apply(list(landed))
+    except Exception as error:  # noqa: BLE001 - it is durable, and the sensor will see to it
+        api.log.warning("webhooks are left to the sensor", error=type(error).__name__)
+        return
+    for became in found:
+        if became is None:
+            continue
+        result = landed[became["eventId"]]
+        result["status"] = became["status"]
+        if became["status"] == "rejected":
+            result |= {"success": False, "action": "rejected", "reasons": became["reasons"]}
+
+
+def _result(receipt: Receipt) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "success": receipt.action not in {"rejected", "conflict"},
+        "userId": receipt.user_id,
+        "action": receipt.action,
+        "eventId": receipt.event_id,
+        "status": receipt.status,
+    }
+    if receipt.reasons:
+        result["reasons"] = receipt.reasons
+    return result
+
+
+def _single(result: dict[str, Any]) -> Response:
+    if result["success"]:
+        return _json(result)
+    if result["action"] == "conflict":
+        raise Problem(422, "An event of this id was received before, with another body.", eventId=result["eventId"])
+    raise Problem(422, REJECTED, eventId=result["eventId"], reasons=result["reasons"])
+
+
+def _json(content: Any) -> Response:
+    return Response(orjson.dumps(content), media_type="application/json")
