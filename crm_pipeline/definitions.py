@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dagster as dg
 
-from crm_pipeline.orchestration.assets import contacts, external_contacts, outbound_push
+from crm_pipeline.orchestration.assets import contacts, external_contacts, outbound_push, webhook_events
 from crm_pipeline.orchestration.checks import connection_checks, contact_checks
-from crm_pipeline.orchestration.jobs import pull_job, push_job, sync_job
+from crm_pipeline.orchestration.jobs import pull_job, push_job, sync_job, webhook_job
 from crm_pipeline.orchestration.resources import Database, ExternalCrm, variable
 from crm_pipeline.orchestration.schedules import polling_schedule
-from crm_pipeline.orchestration.sensors import contact_change_sensor
+from crm_pipeline.orchestration.sensors import contact_change_sensor, webhook_sensor
 
 defs = dg.Definitions(
-    assets=[external_contacts, contacts, outbound_push],
+    assets=[external_contacts, webhook_events, contacts, outbound_push],
     asset_checks=[connection_checks, contact_checks],
-    jobs=[pull_job, push_job, sync_job],
+    jobs=[pull_job, webhook_job, push_job, sync_job],
     schedules=[polling_schedule],
-    sensors=[contact_change_sensor],
+    sensors=[webhook_sensor, contact_change_sensor],
     resources={
         "database": Database(url=variable("DATABASE_URL")),
         "external_crm": ExternalCrm(api_key=variable("EXTERNAL_CRM_API_KEY")),

@@ -173,7 +173,7 @@ class Settings(BaseSettings):
     )
     external_crm_webhook_secret: WebhookSecrets = Field(
         (),
-        description="must be secrets of printable ASCII characters without blanks at the ends, comma separated",
+        description="must be printable ASCII characters without blanks at the ends; several, comma separated",
     )
     api_auth_enabled: Flag = Field(default=True, description=_FLAG_FORM)
     crm_api_key: Secrets = Field(

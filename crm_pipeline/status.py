@@ -14,11 +14,13 @@ from sqlalchemy.engine import Engine
 from crm_pipeline import instants
 from crm_pipeline.connection import Connection
 from crm_pipeline.settings import Settings, SyncMode
-from crm_pipeline.store import contacts, health, landing, ledger, migrate, rejects, state, webhooks
+from crm_pipeline.store import contacts, health, landing, leases, ledger, migrate, rejects, state, webhooks
 from crm_pipeline.store.engine import open_database, reading
+from crm_pipeline.sync.apply import too_many_deletes
 from crm_pipeline.sync.errors import OutdatedDatabaseError, UnknownContactError
 from crm_pipeline.sync.health import Health, read_health
 from crm_pipeline.sync.identity import NoIdentityError, whatsapp_id
+from crm_pipeline.sync.reports import Counts, Report
 
 _STEPS = ("pull", "apply", "push")
 
@@ -101,10 +103,44 @@ class StatusReader:
             return health.records_by_day(tx, self.connection.name, since, until)
 
     def events_pending(self) -> int:
-        """How many webhooks have landed and are due to be applied, or records that were left so."""
+        """How many webhooks have landed and are due to be applied, or records that were left so.
+
+        Deletes do not count that somebody has to allow first.
+        """
+        name = self.connection.name
         with reading(self.engine) as tx:
-            landed = webhooks.count_waiting(tx, self.connection.name, instants.now())
-            return landed + landing.count_waiting(tx, self.connection.name)
+            records = landing.count_waiting(tx, name)
+            if records and too_many_deletes(tx, self.connection) is not None:
+                records = landing.count_waiting(tx, name, deletes=False)
+            return records + webhooks.count_waiting(tx, name, instants.now())
+
+    @property
+    def oldest_event_at(self) -> datetime | None:
+        """When the webhook was received that has waited longest; None when none waits."""
+        with reading(self.engine) as tx:
+            return webhooks.unapplied(tx, self.connection.name).oldest_at
+
+    @property
+    def busy(self) -> bool:
+        """Whether a worker is at work on the connection, in Dagster or anywhere else."""
+        with reading(self.engine) as tx:
+            return leases.is_held(tx, self.connection.name, instants.now())
+
+    def events_due(self, since: datetime | None = None, until: datetime | None = None) -> Report:
+        """Webhooks that are due, all or those received in a window, by what was expected of applying them.
+
+        ``pending``: of all, those that are tried again later.
+        """
+        name, now = self.connection.name, instants.now()
+        with reading(self.engine) as tx:
+            due = webhooks.due_by_action(tx, name, now, since, until)
+            later = webhooks.unapplied(tx, name).number - webhooks.count_waiting(tx, name, now)
+        return Report("webhooks", Counts(**due), pending=later)
+
+    def events_by_day(self, since: datetime, until: datetime) -> dict[str, int]:
+        """How many webhooks were received on which day (UTC) of a window, whatever became of them."""
+        with reading(self.engine) as tx:
+            return health.events_by_day(tx, self.connection.name, since, until)
 
     def event(self, event_id: str) -> dict[str, Any] | None:
         """What became of a webhook; None when none of this name has landed."""

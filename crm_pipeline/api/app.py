@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from crm_pipeline.api.addresses import client_address, identity, within
 from crm_pipeline.api.auth import Secrets
 from crm_pipeline.api.limits import Limiter, shared_storage
-from crm_pipeline.api.logs import Pseudonyms
+from crm_pipeline.api.logs import Pseudonyms, place_of
 from crm_pipeline.api.problems import Problem, problem_of, unauthorized
 from crm_pipeline.api.routes import ROUTES, Api, Route, Visit
 from crm_pipeline.service import ExternalCrmService
@@ -162,10 +162,11 @@ class _Gate:
         async def send_on(message: Message) -> None:
             if message["type"] == "http.response.start":
                 visit.status = message["status"]
-                message["headers"] = [*message["headers"], *_HEADERS, (b"x-request-id", visit.request_id.encode())]
+                name = (b"x-request-id", visit.request_id.encode())
+                message["headers"] = [*message["headers"], *_HEADERS, name]
             await send(message)
 
-        failure: str | None = None
+        failure: dict[str, str] = {}
         try:
             await self._admit(scope, visit)
             await self._app(scope, receive, send_on)
@@ -175,7 +176,7 @@ class _Gate:
             if visit.status:  # an answer was begun: nothing can be put right
                 raise
             problem = problem_of(error)
-            failure = type(error).__name__ if problem.status >= _SERVER_ERROR else None
+            failure = _failure(error, problem)
             await problem.response(scope, receive, send_on)
         finally:
             self._note(scope["method"], visit, failure, time.perf_counter() - started)
@@ -183,7 +184,7 @@ class _Gate:
     async def _admit(self, scope: Scope, visit: Visit) -> None:
         if scope["path"] in self._public:
             return
-        forwarded = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        forwarded = (value for name, value in scope["headers"] if name == b"x-forwarded-for")
         client = scope.get("client")
         address = client_address(client[0] if client else None, forwarded, self._trusted)
         visit.caller = identity(address)
@@ -192,7 +193,7 @@ class _Gate:
         if self._limiter is not None:
             await self._limiter.count("address", visit.caller)
 
-    def _note(self, method: str, visit: Visit, failure: str | None, seconds: float) -> None:
+    def _note(self, method: str, visit: Visit, failure: dict[str, str], seconds: float) -> None:
         known = method if method in _METHODS else "other"
         self._api.metrics.request(visit.route or "none", known, visit.status, seconds)
         line: dict[str, Any] = {
@@ -206,7 +207,15 @@ class _Gate:
         }
         if visit.subject is not None:
             line["subject"] = self._names.of(visit.subject)
-        if failure is not None:
-            self._api.log.error("request", **line, error=failure)
+        if failure:
+            self._api.log.error("request", **line, **failure)
         else:
             self._api.log.info("request", **line)
+
+
+def _failure(error: Exception, problem: Problem) -> dict[str, str]:
+    """What the log tells of an answer that is not the caller's fault."""
+    if problem.status < _SERVER_ERROR:
+        return {}
+    told = {"detail": problem.detail, "error": type(error).__name__}
+    return told | {"at": place_of(error)} if problem.status == _SERVER_ERROR else told

@@ -6,29 +6,38 @@ import hashlib
 import json
 import logging
 import sys
-from typing import IO, Any
+import traceback
+from pathlib import Path
+from typing import Any, BinaryIO
 
+import orjson
 import structlog
 
+_FRAMES = 8
 _SIZE = 6
 """Bytes of a digest: enough to follow one caller or contact through a log."""
 
 
-def open_log(file: IO[str] | None = None) -> structlog.typing.FilteringBoundLogger:
+def open_log(file: BinaryIO | None = None) -> structlog.typing.FilteringBoundLogger:
     """A log that writes lines to a file; standard error when not given.
 
     Lines are ASCII: control and bidirectional characters can neither break nor disguise one.
     """
     log: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
-        structlog.WriteLogger(file or sys.stderr),
+        structlog.BytesLogger(file or sys.stderr.buffer),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
+            structlog.processors.JSONRenderer(serializer=_ascii),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
     )
     return log.bind()
+
+
+def _ascii(line: dict[str, Any], **_options: Any) -> bytes:
+    fast = orjson.dumps(line)
+    return fast if fast.isascii() else json.dumps(line).encode()
 
 
 class Pseudonyms:
@@ -46,6 +55,12 @@ class Pseudonyms:
         return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=_SIZE, key=self._key).hexdigest()
 
 
+def place_of(error: BaseException) -> str:
+    """The lines of code that led to an error, the innermost last; its message may quote a contact."""
+    frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
+    return " > ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
+
+
 class JsonLines(logging.Formatter):
     """What libraries log, as lines like ours; without tracebacks, whose messages may quote a contact."""
 
@@ -58,6 +73,8 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info and record.exc_info[0] is not None:
             line["error"] = record.exc_info[0].__name__
+            if record.exc_info[1] is not None:
+                line["at"] = place_of(record.exc_info[1])
         return json.dumps(line)
 
 

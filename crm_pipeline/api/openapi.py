@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from crm_pipeline import __version__
+from crm_pipeline.api.bodies import MAX_ITEMS
 from crm_pipeline.api.problems import MEDIA_TYPE
 from crm_pipeline.contact import BUILT_IN
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _TEXT: dict[str, Any] = {"type": "string"}
 _MAYBE_TEXT: dict[str, Any] = {"type": ["string", "null"]}
 _WHOLE: dict[str, Any] = {"type": "integer", "minimum": 0}
+_RECORD = {"$ref": "#/components/schemas/Record"}
 _REASONS: dict[str, Any] = {
     "type": "object",
     "additionalProperties": _TEXT,
@@ -60,7 +62,7 @@ SCHEMAS: Mapping[str, dict[str, Any]] = {
     ),
     "Record": {
         "type": "object",
-        "description": "A contact as the CRM names its fields, with the webhook secret where it is not signed. "
+        "description": "A contact in the CRM's names, with the webhook's secret unless it is signed. "
         "Absent leaves a field alone, null clears it.",
         "properties": {
             "secret": _TEXT,
@@ -69,8 +71,8 @@ SCHEMAS: Mapping[str, dict[str, Any]] = {
     },
     "WebhookBody": {
         "oneOf": [
-            {"$ref": "#/components/schemas/Record"},
-            {"type": "array", "minItems": 1, "maxItems": 1000, "items": {"$ref": "#/components/schemas/Record"}},
+            _RECORD,
+            {"type": "array", "minItems": 1, "maxItems": MAX_ITEMS, "items": _RECORD},
         ]
     },
     "WebhookAnswer": {

@@ -19,7 +19,7 @@ from crm_pipeline.api.landing import Group
 from crm_pipeline.api.metrics import Metrics
 from crm_pipeline.api.problems import REJECTED, Problem
 from crm_pipeline.api.runs import Dagster, Fetcher
-from crm_pipeline.api.threads import in_thread
+from crm_pipeline.api.threads import aside, in_thread
 from crm_pipeline.api.webhooks import Door
 from crm_pipeline.service import ExternalCrmService
 from crm_pipeline.settings import WebhookApply
@@ -72,6 +72,15 @@ class Api:
         async with self._calls:
             return await in_thread(work, name)
 
+    def in_dagster(self, work: Callable[[], object]) -> None:
+        """Do something in Dagster that no answer waits for, where there is one."""
+
+        def failed(error: Exception) -> None:
+            self.log.error("Dagster cannot be used", error=type(error).__name__)
+
+        if self.dagster.configured:
+            aside(work, "dagster", failed)
+
     def _apply(self, event_ids: list[str]) -> list[dict[str, Any] | None]:
         """Apply what has landed, as far as it can be now, and say what became of these."""
         try:
@@ -121,7 +130,9 @@ async def push(api: Api, request: Request, visit: Visit) -> Response:
     contact_id = visit.subject = request.path_params["contact_id"]
     if not _CONTACT_ID.fullmatch(contact_id):
         raise Problem(422, "This cannot be the id of a contact.")
-    return _json(await api.call(lambda: api.service.push_to_external_crm(contact_id), "push"))
+    pushed = await api.call(lambda: api.service.push_to_external_crm(contact_id), "push")
+    api.in_dagster(lambda: api.dagster.note_push(pushed["action"]))
+    return _json(pushed)
 
 
 async def status(api: Api, request: Request, visit: Visit) -> Response:
@@ -145,7 +156,10 @@ async def readyz(api: Api, request: Request, visit: Visit) -> Response:
             tx.execute(sa.select(1))
         return api.dagster.heartbeat_age()
 
-    return _json({"status": "ready", "daemonHeartbeatSeconds": await api.call(look, "readiness")})
+    age = await api.call(look, "readiness")
+    if age is None:
+        api.in_dagster(api.dagster.instance)  # known next time: opening it takes longer than a probe waits
+    return _json({"status": "ready", "daemonHeartbeatSeconds": age})
 
 
 async def metrics(api: Api, request: Request, visit: Visit) -> Response:
@@ -253,7 +267,9 @@ ROUTES: tuple[Route, ...] = (
         _ALWAYS,
         while_disabled=True,
     ),
-    Route("/metrics", ("GET", "HEAD"), metrics, "Figures for Prometheus", "", _ALWAYS, media_type="text/plain"),
+    Route(
+        "/metrics", ("GET", "HEAD"), metrics, "Figures for Prometheus", "", _ALWAYS, media_type="text/plain"
+    ),
     Route("/openapi.json", ("GET", "HEAD"), describe, "This document", "OpenApi", _ALWAYS),
 )
 
@@ -295,7 +311,7 @@ def _single(result: dict[str, Any]) -> Response:
     if result["success"]:
         return _json(result)
     if result["action"] == "conflict":
-        raise Problem(422, "An event of this id was received before, with another body.", eventId=result["eventId"])
+        raise Problem(422, "This event's id came before, with another body.", eventId=result["eventId"])
     raise Problem(422, REJECTED, eventId=result["eventId"], reasons=result["reasons"])
 
 

@@ -38,3 +38,15 @@ async def in_thread(work: Callable[[], R], name: str) -> R:
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return await future
+
+
+def aside(work: Callable[[], object], name: str, failed: Callable[[Exception], None]) -> None:
+    """Run blocking work that nobody waits for; ``failed`` is told when it fails."""
+
+    def run() -> None:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - told on
+            failed(error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()

@@ -38,7 +38,9 @@ class Door:
         self._verify = None
         if self._webhook.signature is not None:
             if not self._secrets:
-                raise SettingsError("EXTERNAL_CRM_WEBHOOK_SECRET is needed: the connection's webhooks are signed")
+                raise SettingsError(
+                    "EXTERNAL_CRM_WEBHOOK_SECRET is needed: the connection's webhooks are signed"
+                )
             keys = [secret.get_secret_value() for secret in settings.external_crm_webhook_secret]
             try:
                 self._verify = verifier(self._webhook.signature, keys)
@@ -88,7 +90,13 @@ class Door:
         return found, isinstance(document.value, list) or any(isinstance(each, list) for each in inner)
 
     def arrivals(
-        self, request: Request, proof: Proof, objects: Sequence[dict[str, Any]], *, listed: bool, request_id: str
+        self,
+        request: Request,
+        proof: Proof,
+        objects: Sequence[dict[str, Any]],
+        *,
+        listed: bool,
+        request_id: str,
     ) -> list[Arrival]:
         """Name the events: by what each says itself, or else by the request's headers.
 

@@ -10,7 +10,18 @@ from typing import Annotated
 import typer
 
 from crm_pipeline import __version__
-from crm_pipeline.cli import conflicts, database, demo, dev, history, rejects, simulate, status, syncing
+from crm_pipeline.cli import (
+    conflicts,
+    database,
+    demo,
+    dev,
+    history,
+    rejects,
+    serve,
+    simulate,
+    status,
+    syncing,
+)
 from crm_pipeline.cli.options import Options
 
 app = typer.Typer(
@@ -25,6 +36,7 @@ app = typer.Typer(
 app.command()(syncing.pull)
 app.command()(syncing.push)
 app.command()(syncing.sync)
+app.command()(serve.serve)
 app.command()(status.status)
 app.command()(history.history)
 app.add_typer(rejects.app, name="rejects")

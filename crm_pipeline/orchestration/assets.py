@@ -1,26 +1,23 @@
-"""Assets: what the CRM has, the contacts, and what was written back. Each body calls one step."""
+"""Assets: what the CRM has and tells, the contacts, what was written back. Each body calls one step."""
 
 # No ``from __future__ import annotations`` here: Dagster reads the class of ``config`` from the
 # annotation itself and does not resolve a postponed one.
 
 import warnings
-from datetime import datetime, time
+from collections.abc import Mapping
 from enum import Enum
 
 import dagster as dg
 from pydantic import Field
 
-from crm_pipeline.orchestration.loaded import SETTINGS
+from crm_pipeline import instants
+from crm_pipeline.orchestration.days import DAYS, window
 from crm_pipeline.orchestration.resources import Database, ExternalCrm
 from crm_pipeline.orchestration.results import materialized, reject_table, table
 from crm_pipeline.sync.reports import Counts, Report
 
 POOL = "crm_pipeline"
 """One run at a time works the connection; the run queue keeps the others waiting."""
-DAYS = dg.DailyPartitionsDefinition(
-    datetime.combine(SETTINGS.external_crm_first_day, time()), timezone="UTC", end_offset=1
-)
-"""Days of modification. The offset adds the day that has not ended, which polls read."""
 
 
 class Mode(Enum):
@@ -42,6 +39,16 @@ class PullConfig(dg.Config):
     )
 
 
+class ApplyConfig(dg.Config):
+    """How far applying may go."""
+
+    allow_deletes: bool = Field(
+        default=False,
+        description="archives contacts the CRM has no more, however many they are; otherwise a run that "
+        "would archive too many fails and archives none",
+    )
+
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", dg.BetaWarning)  # a backfill policy still counts as beta in 1.13
     _by_day = dg.asset(
@@ -58,7 +65,7 @@ def external_contacts(
     context: dg.AssetExecutionContext, config: PullConfig, external_crm: ExternalCrm, database: Database
 ) -> dg.MaterializeResult[None]:
     """Records of the CRM as they came, by the day they were last modified."""
-    days = _window(context)
+    days = window(context)
     since, until = days or (None, None)
     with external_crm.service(database, context.run.run_id) as service:
         if config.mode is Mode.remap:
@@ -71,18 +78,37 @@ def external_contacts(
     mode = dg.MetadataValue.text(config.mode.value)
     if days is None:
         return materialized(report, mode=mode)
-    for day in context.partition_keys:
-        context.add_asset_metadata({"records_of_the_day": by_day.get(day, 0)}, partition_key=day)
+    _tell_by_day(context, by_day)
     return materialized(report, mode=mode, preview=table("day", by_day))
 
 
-@dg.asset(deps=[external_contacts], pool=POOL, group_name="crm", kinds={"sql"})
-def contacts(
+@_by_day
+def webhook_events(
     context: dg.AssetExecutionContext, external_crm: ExternalCrm, database: Database
+) -> dg.MaterializeResult[None]:
+    """Webhooks by the day they came. They land without Dagster: this tells which are due to be applied."""
+    days = window(context)
+    with external_crm.service(database, context.run.run_id) as service:
+        report = service.events_due(*(days or ()))
+        by_day = service.events_by_day(*days) if days else {}
+        oldest = service.oldest_event_at
+    waits: dict[str, dg.MetadataValue[float]] = {}
+    if oldest is not None:
+        seconds = (instants.now() - oldest).total_seconds()
+        waits["oldest_waits_seconds"] = dg.MetadataValue.float(round(seconds, 3))
+    if days is None:
+        return materialized(report, **waits)
+    _tell_by_day(context, by_day)
+    return materialized(report, **waits, by_day=table("day", by_day))
+
+
+@dg.asset(deps=[external_contacts, webhook_events], pool=POOL, group_name="crm", kinds={"sql"})
+def contacts(
+    context: dg.AssetExecutionContext, config: ApplyConfig, external_crm: ExternalCrm, database: Database
 ) -> dg.MaterializeResult[None]:
     """The organisation's contacts, with everything applied that has landed."""
     with external_crm.service(database, context.run.run_id) as service:
-        report = service.apply()
+        report = service.apply(allow_deletes=config.allow_deletes)
         rejected = service.rejects(limit=1000)
     return materialized(report, open_rejects=reject_table(rejected))
 
@@ -97,9 +123,7 @@ def outbound_push(
     return materialized(report)
 
 
-def _window(context: dg.AssetExecutionContext) -> tuple[datetime, datetime] | None:
-    """Return the time that the run's partitions span; None for a run without partitions."""
-    if not (context.has_partition_key or context.has_partition_key_range):
-        return None
-    window = context.partition_time_window
-    return window.start, window.end
+def _tell_by_day(context: dg.AssetExecutionContext, by_day: Mapping[str, int]) -> None:
+    """Give each partition of the run its own figure."""
+    for day in context.partition_keys:
+        context.add_asset_metadata({"records_of_the_day": by_day.get(day, 0)}, partition_key=day)

@@ -93,8 +93,19 @@ def one_row_each(seen: Evidence) -> Finding:
     return Finding(passed=not seen.health.doubled, figures=figures)
 
 
+def backlog(seen: Evidence) -> Finding:
+    """No webhook waits for longer than it takes a run to apply it."""
+    health = seen.health
+    figures: dict[str, int | float] = {"waiting": health.events_waiting}
+    if health.oldest_event_at is None:
+        return Finding(passed=True, figures=figures)
+    age = seen.now - health.oldest_event_at
+    figures["oldest_minutes"] = round(age / timedelta(minutes=1), 1)
+    return Finding(passed=age <= _LATE, figures=figures)
+
+
 CONNECTION_RULES: tuple[Rule, ...] = (freshness,)
-CONTACT_RULES: tuple[Rule, ...] = (rejects, counts_add_up, known_choices, one_row_each)
+CONTACT_RULES: tuple[Rule, ...] = (rejects, backlog, counts_add_up, known_choices, one_row_each)
 
 
 def _specs(asset: dg.AssetsDefinition, rules: Sequence[Rule]) -> list[dg.AssetCheckSpec]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from crm_pipeline.orchestration.assets import contacts, external_contacts, outbound_push
+from crm_pipeline.orchestration.assets import contacts, external_contacts, outbound_push, webhook_events
 from crm_pipeline.orchestration.checks import connection_checks
 from crm_pipeline.orchestration.loaded import SETTINGS
 
@@ -22,6 +22,13 @@ pull_job = dg.define_asset_job(
     tags=TAGS,
     executor_def=dg.in_process_executor,
     description="Reads what changed in the CRM and applies it to the contacts",
+)
+webhook_job = dg.define_asset_job(
+    "webhook_job",
+    selection=[webhook_events, contacts],
+    tags=TAGS,
+    executor_def=dg.in_process_executor,
+    description="Applies the webhooks that have landed, all of them, to the contacts",
 )
 push_job = dg.define_asset_job(
     "push_job",

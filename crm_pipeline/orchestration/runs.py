@@ -1,4 +1,4 @@
-"""What Dagster remembers of our runs, asked by the schedule and the sensor."""
+"""What Dagster remembers of our runs, asked by the schedule and the sensors."""
 
 from __future__ import annotations
 
@@ -35,14 +35,19 @@ def last_requested(instance: dg.DagsterInstance, schedule: str) -> datetime | No
     return records[0].create_timestamp if records else None
 
 
-def rests_until(instance: dg.DagsterInstance, job: str) -> datetime | None:
-    """When a job that keeps failing may be tried again; None when its last run succeeded.
+def rests_until(
+    instance: dg.DagsterInstance, job: str, waiting_since: datetime | None = None
+) -> datetime | None:
+    """When a job that keeps failing may be tried again; None when nothing speaks against trying now.
 
     Rows that fail one by one have times of their own. This is for what fails before it comes to
-    any row, such as a key that the CRM refuses.
+    any row, such as a key that the CRM refuses. Where all that waits has come since the last run,
+    that run did its work, whatever else it failed at.
     """
     finished = dg.RunsFilter(job_name=job, statuses=_FINISHED, tags=_OURS)
     records = instance.get_run_records(finished, limit=len(_WAITS) - 1)
     won = (number for number, record in enumerate(records) if record.dagster_run.is_success)
     failures = next(won, len(records))
-    return records[0].update_timestamp + _WAITS[failures] if failures else None
+    if not failures or (waiting_since is not None and waiting_since > records[0].create_timestamp):
+        return None
+    return records[0].update_timestamp + _WAITS[failures]

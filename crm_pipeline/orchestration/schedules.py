@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import dagster as dg
 
-from crm_pipeline.orchestration.assets import DAYS, Mode, PullConfig, external_contacts
+from crm_pipeline.orchestration.assets import Mode, PullConfig, external_contacts
+from crm_pipeline.orchestration.days import tags_of_days
 from crm_pipeline.orchestration.jobs import pull_job, sync_job
 from crm_pipeline.orchestration.loaded import SETTINGS
 from crm_pipeline.orchestration.resources import Database, ExternalCrm
@@ -55,13 +56,6 @@ def minutes_left(last: datetime | None, interval: int, now: datetime) -> int:
     return interval - passed if -interval <= passed < interval else 0
 
 
-def days_to_read(watermark: datetime | None, now: datetime) -> tuple[str, str]:
-    """First and last partition that an incremental poll reads; only today's before the first one."""
-    today = now.astimezone(UTC).date()
-    first = today if watermark is None else min(watermark.astimezone(UTC).date(), today)
-    return max(first, DAYS.start.date()).isoformat(), today.isoformat()
-
-
 @dg.schedule(
     job=sync_job if SETTINGS.external_crm_push is PushMode.AUTO else pull_job,
     cron_schedule="* * * * *",
@@ -87,16 +81,10 @@ def polling_schedule(
             under_way=under_way(context.instance, {pull_job.name, sync_job.name}),
         )
     reason = reason_to_wait(polling, now)
-    return dg.SkipReason(reason) if reason else _poll(*days_to_read(watermark, now))
-
-
-def _poll(first: str, last: str) -> dg.RunRequest:
-    """One run for all the days it reads, so that each of them shows as read."""
-    incremental = PullConfig(mode=Mode.incremental)
-    return dg.RunRequest(
-        run_config=dg.RunConfig(ops={external_contacts.op.name: incremental}),
-        tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last},
-    )
+    if reason:
+        return dg.SkipReason(reason)
+    incremental = dg.RunConfig(ops={external_contacts.op.name: PullConfig(mode=Mode.incremental)})
+    return dg.RunRequest(run_config=incremental, tags=tags_of_days(watermark, now))
 
 
 def _minute(instant: datetime) -> datetime:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from crm_pipeline import instants
-from crm_pipeline.orchestration.jobs import push_job, sync_job
+from crm_pipeline.orchestration.days import tags_of_days
+from crm_pipeline.orchestration.jobs import pull_job, push_job, sync_job, webhook_job
 from crm_pipeline.orchestration.resources import Database, ExternalCrm
 from crm_pipeline.orchestration.runs import rests_until, under_way
 from crm_pipeline.settings import PushMode
@@ -17,6 +18,35 @@ if TYPE_CHECKING:
 
 # No run keys: Dagster remembers a key as long as the run's row lives, so the key of a failed run
 # would keep its work from ever being tried again. What is to be done stands in our rows.
+
+_DISABLED = "EXTERNAL_CRM_ENABLED is false"
+
+
+@dg.sensor(
+    job=webhook_job,
+    minimum_interval_seconds=5,  # Dagster's daemon looks no more often
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Applies webhooks that have landed, and records that a run left unapplied",
+)
+def webhook_sensor(
+    context: dg.SensorEvaluationContext, external_crm: ExternalCrm, database: Database
+) -> dg.RunRequest | dg.SkipReason:
+    """Ask for a run when something waits to be applied."""
+    with external_crm.service(database) as service:
+        if not service.settings.external_crm_enabled:
+            return dg.SkipReason(_DISABLED)
+        if not service.events_pending():
+            return dg.SkipReason("nothing waits to be applied")
+        run = under_way(context.instance, {webhook_job.name, pull_job.name, sync_job.name})
+        if run:
+            return dg.SkipReason(_under_way(run))
+        if service.busy:
+            return dg.SkipReason("another program is at work on the connection")
+        oldest = service.oldest_event_at
+    rest = rests_until(context.instance, webhook_job.name, oldest)
+    if rest and rest > instants.now():
+        return dg.SkipReason(f"the last run failed; the next one may start at {rest:%H:%M:%S} UTC")
+    return dg.RunRequest(tags=tags_of_days(oldest, instants.now()))
 
 
 @dg.sensor(
@@ -37,13 +67,17 @@ def contact_change_sensor(
 def _reason_to_wait(instance: dg.DagsterInstance, service: ExternalCrmService) -> str | None:
     settings = service.settings
     if not settings.external_crm_enabled:
-        return "EXTERNAL_CRM_ENABLED is false"
+        return _DISABLED
     if settings.external_crm_push is not PushMode.AUTO:
         return f"EXTERNAL_CRM_PUSH is {settings.external_crm_push}"
     run = under_way(instance, {push_job.name, sync_job.name})
     if run:
-        return f"run {run} is queued or in progress"
+        return _under_way(run)
     rest = rests_until(instance, push_job.name)
     if rest and rest > instants.now():
         return f"the last push failed; the next one may start at {rest:%H:%M:%S} UTC"
     return None if service.changes_pending() else "no contact has changed"
+
+
+def _under_way(run: str) -> str:
+    return f"run {run} is queued or in progress"

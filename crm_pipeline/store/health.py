@@ -8,7 +8,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from crm_pipeline.store.tables import contacts, external_records
+from crm_pipeline.store.tables import contacts, external_records, webhook_events
 
 _CANONICAL = r"^([1-9][0-9]{6,14}@c\.us|[0-9]{5,20}@lid)$"
 """Ids that cannot be another one's spelling. SQLAlchemy teaches SQLite the operator."""
@@ -28,15 +28,29 @@ def current_records(tx: Connection, connection: str) -> dict[str | None, int]:
 
 def records_by_day(tx: Connection, connection: str, since: datetime, until: datetime) -> dict[str, int]:
     """How many records, as last read, were modified on which UTC day, such as 2026-01-31."""
-    at = external_records.c.modified_at
+    of_them = (external_records.c.connection == connection, external_records.c.current)
+    return _by_day(tx, external_records.c.modified_at, since, until, *of_them)
+
+
+def events_by_day(tx: Connection, connection: str, since: datetime, until: datetime) -> dict[str, int]:
+    """How many webhooks were received on which UTC day, whatever became of them."""
+    return _by_day(tx, webhook_events.c.received_at, since, until, webhook_events.c.connection == connection)
+
+
+def _by_day(
+    tx: Connection,
+    at: sa.Column[datetime],
+    since: datetime,
+    until: datetime,
+    *of_them: sa.ColumnElement[bool],
+) -> dict[str, int]:
     if tx.dialect.name == "postgresql":
         day = sa.func.to_char(sa.func.timezone("UTC", at), "YYYY-MM-DD", type_=sa.Text)
     else:
         day = sa.func.substr(at, 1, 10, type_=sa.Text)
     query = (
         sa.select(day.label("day"), sa.func.count().label("number"))
-        .where(external_records.c.connection == connection, external_records.c.current)
-        .where(at >= since, at < until)
+        .where(*of_them, at >= since, at < until)
         .group_by(day)
         .order_by(day)
     )

@@ -91,9 +91,11 @@ def waiting(tx: Connection, connection: str, limit: int, *, deletes: bool = True
     return [Landed(*row) for row in tx.execute(query)]
 
 
-def count_waiting(tx: Connection, connection: str) -> int:
-    """How many records have not been applied."""
-    where = (records.c.connection == connection, records.c.outcome.is_(None))
+def count_waiting(tx: Connection, connection: str, *, deletes: bool = True) -> int:
+    """How many records have not been applied; without tombstones unless ``deletes``."""
+    where = [records.c.connection == connection, records.c.outcome.is_(None)]
+    if not deletes:
+        where.append(~records.c.deleted)
     return tx.execute(sa.select(sa.func.count()).where(*where)).scalar_one()
 
 

@@ -41,6 +41,13 @@ def take(tx: Connection, name: str, holder: str, now: datetime) -> bool:
     return tx.execute(statement.values(holder=holder, expires_at=now + TERM)).rowcount == 1
 
 
+def is_held(tx: Connection, name: str, now: datetime) -> bool:
+    """Whether a worker that may be alive has a lease."""
+    query = sa.select(leases.c.holder).where(leases.c.name == name, leases.c.expires_at > now)
+    holder = tx.execute(query).scalar_one_or_none()
+    return holder is not None and _may_live(holder)
+
+
 def renew(tx: Connection, name: str, holder: str, now: datetime) -> bool:
     """Keep a lease; False when another has taken it, and then nothing more may be written."""
     statement = leases.update().where(leases.c.name == name, leases.c.holder == holder)

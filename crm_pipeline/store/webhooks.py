@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -55,6 +55,14 @@ class StoredEvent:
     applied_at: datetime | None
     attempts: int
     run_id: str | None
+
+
+class Unapplied(NamedTuple):
+    """Events that wait."""
+
+    number: int
+    oldest_at: datetime | None
+    """When the one that has waited longest was received."""
 
 
 _STORED = tuple(events.c[name] for name in StoredEvent.__dataclass_fields__)
@@ -119,6 +127,27 @@ def count_waiting(tx: Connection, connection: str, now: datetime) -> int:
     return tx.execute(
         sa.select(sa.func.count()).select_from(events).where(*_due(connection, now))
     ).scalar_one()
+
+
+def due_by_action(
+    tx: Connection, connection: str, now: datetime, since: datetime | None, until: datetime | None
+) -> dict[str, int]:
+    """What was expected of events that are due, and of how many; only of those received in a window."""
+    where = list(_due(connection, now))
+    if since is not None:
+        where.append(events.c.received_at >= since)
+    if until is not None:
+        where.append(events.c.received_at < until)
+    query = sa.select(events.c.action, sa.func.count().label("number")).where(*where)
+    return {row.action: row.number for row in tx.execute(query.group_by(events.c.action))}
+
+
+def unapplied(tx: Connection, connection: str) -> Unapplied:
+    """Events that have not been applied: those that are due, and those that are tried again later."""
+    query = sa.select(sa.func.count(), sa.func.min(events.c.received_at)).where(
+        events.c.connection == connection, events.c.outcome.is_(None)
+    )
+    return Unapplied(*tx.execute(query).one())
 
 
 def _due(connection: str, now: datetime) -> tuple[sa.ColumnElement[bool], ...]:

@@ -9,6 +9,7 @@ from sqlalchemy.engine import Connection as Transaction
 from sqlalchemy.exc import DataError, IntegrityError
 
 from crm_pipeline import jsonio
+from crm_pipeline.connection import Connection
 from crm_pipeline.store import contacts, landing, links, rejects, state
 from crm_pipeline.store.landing import Landed
 from crm_pipeline.store.rejects import NewReject
@@ -40,7 +41,7 @@ def apply_landed(
         landing.wake_made_anew(tx, context.name)
     with context.read() as tx:
         total = landing.count_waiting(tx, context.name)
-        too_many = None if allow_deletes else _too_many_deletes(context, tx)
+        too_many = None if allow_deletes else too_many_deletes(tx, context.connection)
     while _apply_next(context, report, BATCH, deletes=too_many is None):
         progress(report.counts.seen, total)
     report.duration_seconds = time.monotonic() - started
@@ -49,19 +50,20 @@ def apply_landed(
     return report
 
 
-def _too_many_deletes(context: Context, tx: Transaction) -> str | None:
+def too_many_deletes(tx: Transaction, connection: Connection) -> str | None:
     """Why the tombstones that wait may not be applied; None when they may."""
-    rules = context.connection.deletes
-    deletes = landing.count_waiting_deletes(tx, context.name)
+    rules = connection.deletes
+    deletes = landing.count_waiting_deletes(tx, connection.name)
     if rules.policy == "keep" or deletes <= rules.always_allowed:
         return None
-    linked = links.count(tx, context.name)
+    linked = links.count(tx, connection.name)
     if deletes <= linked * rules.max_share:
         return None
     return (
         f"the CRM no longer has {deletes} of {linked} linked contacts, more than {rules.max_share:.0%} "
-        "in one run; none of them was archived. If that is right, run 'crm-pipeline pull --allow-deletes'. "
-        "If not, mend the CRM or the credentials' scope: records that are listed again are taken back"
+        "in one run; none of them was archived. If that is right, run 'crm-pipeline pull --allow-deletes', "
+        "or the asset 'contacts' in Dagster with 'allow_deletes: true' in its config. If not, mend the CRM "
+        "or the credentials' scope: records that are listed again are taken back"
     )
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection as Transaction
 
 from crm_pipeline.connection import Connection
 from crm_pipeline.contact import BUILT_IN
-from crm_pipeline.store import health, rejects, state
+from crm_pipeline.store import health, rejects, state, webhooks
 from crm_pipeline.sync.identity import NoIdentityError, whatsapp_id
 from crm_pipeline.sync.reports import Outcome
 
@@ -32,6 +32,10 @@ class Health:
     """Open rejects of records."""
     push_rejects: int
     """Open rejects of contacts."""
+    events_waiting: int
+    """Webhooks that have not been applied."""
+    oldest_event_at: datetime | None
+    """When the one of them that has waited longest was received."""
     contacts: int
     odd_deal_status: int
     """Contacts with a deal status that is none of the known."""
@@ -46,6 +50,7 @@ def read_health(tx: Transaction, connection: Connection) -> Health:
     known = state.load(tx, connection.name)
     records = health.current_records(tx, connection.name)
     rejected = rejects.count(tx, connection.name)
+    events = webhooks.unapplied(tx, connection.name)
     total, odd = _odd_choices(tx, connection)
     return Health(
         last_read_at=known.last_read_at if known is not None else None,
@@ -54,6 +59,8 @@ def read_health(tx: Transaction, connection: Connection) -> Health:
         landed=sum(records.values()),
         pull_rejects=rejected.get("pull", 0),
         push_rejects=rejected.get("push", 0),
+        events_waiting=events.number,
+        oldest_event_at=events.oldest_at,
         contacts=total,
         odd_deal_status=odd["deal_status"],
         odd_status=odd["status"],

@@ -24,6 +24,8 @@ WELL = Health(
     landed=100,
     pull_rejects=0,
     push_rejects=0,
+    events_waiting=0,
+    oldest_event_at=None,
     contacts=90,
     odd_deal_status=0,
     odd_status=0,
@@ -40,6 +42,9 @@ class FakeService:
     last_poll_at: datetime | None = None
     watermark: datetime | None = None
     changes: int = 0
+    events: int = 0
+    oldest_event_at: datetime | None = None
+    busy: bool = False
     counts: Counts = field(
         default_factory=lambda: Counts(created=1, updated=2, unchanged=3, skipped=4, rejected=5)
     )
@@ -59,9 +64,9 @@ class FakeService:
         self.asked.append(("remap", since, until))
         return 7
 
-    def apply(self) -> Report:
+    def apply(self, *, allow_deletes: bool) -> Report:
         """See ``ExternalCrmService``."""
-        return self._report("apply")
+        return self._report("apply", *(["allow deletes"] if allow_deletes else []))
 
     def push(self) -> Report:
         """See ``ExternalCrmService``."""
@@ -71,6 +76,19 @@ class FakeService:
         """See ``ExternalCrmService``."""
         assert since < until
         return self.days
+
+    def events_due(self, since: datetime | None = None, until: datetime | None = None) -> Report:
+        """See ``ExternalCrmService``."""
+        return self._report("events_due", since, until)
+
+    def events_by_day(self, since: datetime, until: datetime) -> dict[str, int]:
+        """See ``ExternalCrmService``."""
+        return self.records_by_day(since, until)
+
+    def events_pending(self) -> int:
+        """See ``ExternalCrmService``."""
+        self.asked.append(("events_pending",))
+        return self.events
 
     def rejects(self, limit: int | None = None) -> list[Reject]:
         """See ``ExternalCrmService``."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from crm_pipeline import instants
 from crm_pipeline.connectors.base import CrmUnavailableError
 from crm_pipeline.definitions import defs
 from crm_pipeline.orchestration.results import table
@@ -79,6 +80,41 @@ def test_a_range_of_days_is_one_read_that_marks_every_day(instance: dg.DagsterIn
     assert _steps(service) == [("pull", DAY, NEXT_MONTH), ("apply",), ("push",)]
 
 
+@pytest.mark.parametrize(
+    "run, asked",
+    [
+        ({}, (None, None)),
+        ({"partition_key": "2026-03-01"}, (DAY, NEXT_DAY)),
+        ({"tags": RANGE}, (DAY, NEXT_MONTH)),
+    ],
+    ids=["all", "day", "days"],
+)
+def test_what_a_webhook_run_tells(
+    instance: dg.DagsterInstance, run: dict[str, Any], asked: tuple[object, ...]
+) -> None:
+    """Which webhooks of its days are due; then everything that has landed is applied, and nothing is pulled."""
+    service = FakeService()
+    assert _run(instance, service, "webhook_job", **run).success
+    assert _steps(service) == [("events_due", *asked), ("apply",)]
+
+
+def test_deletes_are_allowed_by_config(instance: dg.DagsterInstance) -> None:
+    """What a run refuses to archive, a run that is told so archives."""
+    service = FakeService()
+    allowed = {"ops": {"contacts": {"config": {"allow_deletes": True}}}}
+    assert _run(instance, service, "webhook_job", run_config=allowed).success
+    assert _steps(service)[-1] == ("apply", "allow deletes")
+
+
+def test_webhooks_show_how_long_the_oldest_waits(instance: dg.DagsterInstance) -> None:
+    """A plottable number of seconds where one waits; no number where none does."""
+    oldest = instants.now() - timedelta(seconds=90)
+    waits = _metadata(_run(instance, FakeService(oldest_event_at=oldest), "webhook_job"), "webhook_events")
+    assert 90 <= waits["oldest_waits_seconds"].value < 150
+    idle = _metadata(_run(instance, FakeService(), "webhook_job"), "webhook_events")
+    assert "oldest_waits_seconds" not in idle
+
+
 def test_a_run_carries_its_id_into_the_history(instance: dg.DagsterInstance) -> None:
     """What a step writes can be found by Dagster's run id."""
     service = FakeService()
@@ -91,11 +127,19 @@ def _metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
     return dict(event.metadata)
 
 
-@pytest.mark.parametrize("asset", ["external_contacts", "contacts", "outbound_push"])
-def test_figures_are_numbers_that_add_up(instance: dg.DagsterInstance, asset: str) -> None:
+@pytest.mark.parametrize(
+    "job, asset",
+    [
+        ("sync_job", "external_contacts"),
+        ("sync_job", "contacts"),
+        ("sync_job", "outbound_push"),
+        ("webhook_job", "webhook_events"),
+    ],
+)
+def test_figures_are_numbers_that_add_up(instance: dg.DagsterInstance, job: str, asset: str) -> None:
     """Every asset shows its counts as plottable numbers, and they add up."""
     service = FakeService(watermark=DAY)
-    metadata = _metadata(_run(instance, service), asset)
+    metadata = _metadata(_run(instance, service, job), asset)
     ended = ["created", "updated", "unchanged", "skipped", "rejected"]
     figures = [*ended, "seen", "api_calls", "pages", "conflicts", "pending"]
     assert all(isinstance(metadata[name], dg.IntMetadataValue) for name in figures)
@@ -105,16 +149,20 @@ def test_figures_are_numbers_that_add_up(instance: dg.DagsterInstance, asset: st
     assert [record.data["records"] for record in metadata["preview"].records] == [1, 2, 3, 4, 5]
 
 
-def test_each_day_shows_its_own_records(instance: dg.DagsterInstance) -> None:
-    """Of a run over many days, each partition has its own figure, and the preview has them all."""
+@pytest.mark.parametrize(
+    "job, asset, shown",
+    [("pull_job", "external_contacts", "preview"), ("webhook_job", "webhook_events", "by_day")],
+)
+def test_each_day_shows_its_own_records(
+    instance: dg.DagsterInstance, job: str, asset: str, shown: str
+) -> None:
+    """Of a run over many days, each partition has its own figure, and a table has them all."""
     service = FakeService(days={"2026-03-01": 4, "2026-03-03": 6})
     three_days = {**RANGE, "dagster/asset_partition_range_end": "2026-03-03"}
-    events = _run(instance, service, "pull_job", tags=three_days).asset_materializations_for_node(
-        "external_contacts"
-    )
+    events = _run(instance, service, job, tags=three_days).asset_materializations_for_node(asset)
     figures = {event.partition: event.metadata["records_of_the_day"].value for event in events}
     assert figures == {"2026-03-01": 4, "2026-03-02": 0, "2026-03-03": 6}
-    assert events[0].metadata["preview"] == table("day", service.days)
+    assert events[0].metadata[shown] == table("day", service.days)
 
 
 def test_rejects_show_fields_and_nobody(instance: dg.DagsterInstance) -> None:
@@ -153,7 +201,14 @@ def test_rejects_leave_a_run_green_with_a_warning(instance: dg.DagsterInstance) 
     result = _run(instance, service)
     assert result.success
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
-    assert set(checks) == {"freshness", "rejects", "counts_add_up", "known_choices", "one_row_each"}
+    assert set(checks) == {
+        "freshness",
+        "rejects",
+        "backlog",
+        "counts_add_up",
+        "known_choices",
+        "one_row_each",
+    }
     assert {check.severity for check in checks.values()} == {dg.AssetCheckSeverity.WARN}
     assert [name for name, check in checks.items() if not check.passed] == ["freshness", "rejects"]
     assert checks["rejects"].metadata["reject_rate"].value == 0.01

@@ -64,6 +64,15 @@ def test_the_reject_rate_is_that_of_landed_records() -> None:
     assert checks.rejects(_seen(replace(WELL, landed=0))).figures["reject_rate"] == 0.0
 
 
+@pytest.mark.parametrize("minutes, passed", [(0.5, True), (5, True), (5.1, False), (600, False)], ids=str)
+def test_a_webhook_that_waits_for_long_is_found(minutes: float, *, passed: bool) -> None:
+    """Seconds are usual, minutes are not; how many wait and how long is told."""
+    waits = replace(WELL, events_waiting=3, oldest_event_at=NOON - timedelta(minutes=minutes))
+    finding = checks.backlog(_seen(waits))
+    assert finding.passed is passed
+    assert finding.figures == {"waiting": 3, "oldest_minutes": minutes}
+
+
 @pytest.mark.parametrize(
     "health, passed",
     [

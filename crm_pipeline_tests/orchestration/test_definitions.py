@@ -11,41 +11,42 @@ import dagster as dg
 import pytest
 
 from crm_pipeline.definitions import defs
-from crm_pipeline.orchestration.assets import DAYS
+from crm_pipeline.orchestration.days import DAYS
 
 
 def test_assets_and_their_lineage() -> None:
-    """What the CRM has becomes contacts, and contacts are pushed."""
+    """What the CRM has and what it tells become contacts, and contacts are pushed."""
     graph = defs.resolve_asset_graph()
     lineage = {
-        key.to_user_string(): [parent.to_user_string() for parent in graph.get(key).parent_keys]
+        key.to_user_string(): sorted(parent.to_user_string() for parent in graph.get(key).parent_keys)
         for key in graph.get_all_asset_keys()
     }
     assert lineage == {
         "external_contacts": [],
-        "contacts": ["external_contacts"],
+        "webhook_events": [],
+        "contacts": ["external_contacts", "webhook_events"],
         "outbound_push": ["contacts"],
     }
 
 
 def test_only_what_comes_from_the_crm_has_days() -> None:
-    """Records are partitioned by the day they were modified, in UTC, and one run takes any range of days."""
+    """Records by the day they were modified, webhooks by that they came; one run takes any range of days."""
     graph = defs.resolve_asset_graph()
     partitioned = {key for key in graph.get_all_asset_keys() if graph.get(key).is_partitioned}
-    assert partitioned == {dg.AssetKey("external_contacts")}
-    node = graph.get(dg.AssetKey("external_contacts"))
-    assert isinstance(node.partitions_def, dg.DailyPartitionsDefinition)
-    assert node.partitions_def.timezone == "UTC"
-    assert node.backfill_policy == dg.BackfillPolicy.single_run()
+    assert partitioned == {dg.AssetKey("external_contacts"), dg.AssetKey("webhook_events")}
+    for node in map(graph.get, partitioned):
+        assert isinstance(node.partitions_def, dg.DailyPartitionsDefinition)
+        assert node.partitions_def.timezone == "UTC"
+        assert node.backfill_policy == dg.BackfillPolicy.single_run()
 
 
 def test_today_is_a_partition() -> None:
-    """Polls read the day that has not ended yet."""
+    """Polls and webhooks are about the day that has not ended yet."""
     assert DAYS.get_last_partition_key() == time.strftime("%Y-%m-%d", time.gmtime())
 
 
 def test_jobs() -> None:
-    """Three jobs over three assets, each in one process, bounded in time, tagged with the connection."""
+    """Four jobs over four assets, each in one process, bounded in time, tagged with the connection."""
     jobs = {job.name: job for job in defs.resolve_all_job_defs() if not job.name.startswith("__")}
     selected = {
         name: sorted(key.to_user_string() for key in job.asset_layer.executable_asset_keys)
@@ -53,6 +54,7 @@ def test_jobs() -> None:
     }
     assert selected == {
         "pull_job": ["contacts", "external_contacts"],
+        "webhook_job": ["contacts", "webhook_events"],
         "push_job": ["outbound_push"],
         "sync_job": ["contacts", "external_contacts", "outbound_push"],
     }
@@ -74,7 +76,7 @@ def test_every_asset_waits_for_the_same_pool() -> None:
 
 
 def test_schedules_and_sensors() -> None:
-    """Both run from the start: flags of ours decide what they do, not Dagster's switches."""
+    """All run from the start: flags of ours decide what they do, not Dagster's switches."""
     repository = defs.get_repository_def()
     assert [
         (schedule.name, schedule.cron_schedule, schedule.execution_timezone, schedule.default_status)
@@ -83,13 +85,17 @@ def test_schedules_and_sensors() -> None:
     assert [
         (sensor.name, sensor.job_name, sensor.minimum_interval_seconds, sensor.default_status)
         for sensor in repository.sensor_defs
-    ] == [("contact_change_sensor", "push_job", 10, dg.DefaultSensorStatus.RUNNING)]
+    ] == [
+        ("contact_change_sensor", "push_job", 10, dg.DefaultSensorStatus.RUNNING),
+        ("webhook_sensor", "webhook_job", 5, dg.DefaultSensorStatus.RUNNING),
+    ]
 
 
 def test_checks() -> None:
     """Each asset's checks, by name."""
     keys = sorted(str(key.to_user_string()) for key in defs.resolve_asset_graph().asset_check_keys)
     assert keys == [
+        "contacts:backlog",
         "contacts:counts_add_up",
         "contacts:known_choices",
         "contacts:one_row_each",

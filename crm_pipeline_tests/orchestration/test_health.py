@@ -33,7 +33,20 @@ def _insert(engine: sa.Engine, *rows: Mapping[str, object]) -> None:
 def test_an_empty_database_is_healthy(engine: sa.Engine) -> None:
     """Nothing is there, nothing is wrong."""
     none = dict.fromkeys(("created", "updated", "unchanged", "skipped", "rejected"), 0)
-    assert _health(engine) == Health(None, none, 0, 0, 0, 0, 0, 0, 0, 0)
+    assert _health(engine) == Health(
+        last_read_at=None,
+        outcomes=none,
+        waiting=0,
+        landed=0,
+        pull_rejects=0,
+        push_rejects=0,
+        events_waiting=0,
+        oldest_event_at=None,
+        contacts=0,
+        odd_deal_status=0,
+        odd_status=0,
+        doubled=0,
+    )
 
 
 def test_records_are_counted_where_they_are(engine: sa.Engine) -> None:

@@ -11,13 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crm_pipeline.definitions import defs
-from crm_pipeline.orchestration.schedules import (
-    Polling,
-    days_to_read,
-    minutes_left,
-    polling_schedule,
-    reason_to_wait,
-)
+from crm_pipeline.orchestration.days import days_to_read
+from crm_pipeline.orchestration.schedules import Polling, minutes_left, polling_schedule, reason_to_wait
 from crm_pipeline_tests.orchestration.fakes import FakeService, resources, settings
 from crm_pipeline_tests.orchestration.history import add_run, newest_run_at
 

@@ -1,4 +1,4 @@
-"""When changed contacts are pushed by themselves."""
+"""When changed contacts are pushed, and webhooks applied, by themselves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from crm_pipeline import instants
 from crm_pipeline.definitions import defs
 from crm_pipeline.orchestration.runs import rests_until
-from crm_pipeline.orchestration.sensors import contact_change_sensor
+from crm_pipeline.orchestration.sensors import contact_change_sensor, webhook_sensor
 from crm_pipeline_tests.orchestration.fakes import FakeService, resources, settings
 from crm_pipeline_tests.orchestration.history import add_run
 
@@ -21,13 +21,17 @@ def _auto(changes: int = 0) -> FakeService:
     return FakeService(changes=changes, settings=settings(external_crm_push="auto"))
 
 
-def _tick(instance: dg.DagsterInstance, service: FakeService) -> list[dg.RunRequest] | str | None:
+def _tick(
+    instance: dg.DagsterInstance,
+    service: FakeService,
+    sensor: dg.SensorDefinition = contact_change_sensor,
+) -> list[dg.RunRequest] | str | None:
     with dg.build_sensor_context(
         instance=instance,
         definitions=defs,
         resources=resources(service),
     ) as context:
-        data = contact_change_sensor.evaluate_tick(context)
+        data = sensor.evaluate_tick(context)
     return list(data.run_requests or []) or data.skip_message
 
 
@@ -112,3 +116,83 @@ def test_rests_double_up_to_a_quarter_of_an_hour(
     else:
         assert until is not None
         assert abs(until - now - timedelta(seconds=seconds)) < timedelta(seconds=20)
+
+
+def _webhooks(
+    instance: dg.DagsterInstance, service: FakeService | None = None
+) -> list[dg.RunRequest] | str | None:
+    """Tick the other sensor: many webhooks wait, unless told otherwise."""
+    return _tick(instance, service or FakeService(events=50_000, oldest_event_at=NOW), webhook_sensor)
+
+
+NOW = instants.now()
+
+
+def test_many_webhooks_are_one_run(instance: dg.DagsterInstance) -> None:
+    """One run without a run key takes them all; it shows under each day from the oldest one's to today's."""
+    oldest = instants.now() - timedelta(days=2)
+    asked = _webhooks(instance, FakeService(events=50_000, oldest_event_at=oldest))
+    assert isinstance(asked, list)
+    (request,) = asked
+    assert request.run_key is None
+    assert request.tags["dagster/asset_partition_range_start"] == f"{oldest:%Y-%m-%d}"
+    assert request.tags["dagster/asset_partition_range_end"] == f"{instants.now():%Y-%m-%d}"
+
+
+def test_no_webhook_is_one_question(instance: dg.DagsterInstance) -> None:
+    """An idle tick asks the database once, and Dagster nothing."""
+    service = FakeService()
+    assert _webhooks(instance, service) == "nothing waits to be applied"
+    assert service.asked == [("opened", ""), ("events_pending",)]
+
+
+def test_disabled_applies_nothing(instance: dg.DagsterInstance) -> None:
+    """EXTERNAL_CRM_ENABLED wins over everything: the database is not even asked."""
+    service = FakeService(events=1, settings=settings(external_crm_enabled=False))
+    assert _webhooks(instance, service) == "EXTERNAL_CRM_ENABLED is false"
+    assert service.asked == [("opened", "")]
+
+
+@pytest.mark.parametrize("push", ["auto", "manual", "off"])
+def test_webhooks_are_applied_whoever_pushes(instance: dg.DagsterInstance, push: str) -> None:
+    """What comes in has nothing to do with what goes out."""
+    service = FakeService(events=1, settings=settings(external_crm_push=push))
+    assert isinstance(_webhooks(instance, service), list)
+
+
+@pytest.mark.parametrize("job", ["webhook_job", "pull_job", "sync_job"])
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTED])
+def test_a_run_that_applies_them_anyway_is_not_doubled(
+    instance: dg.DagsterInstance, job: str, status: dg.DagsterRunStatus
+) -> None:
+    """A run that is queued or in progress drains what has landed, and the next tick asks for the rest."""
+    run = add_run(instance, job, status)
+    assert _webhooks(instance) == f"run {run} is queued or in progress"
+
+
+def test_a_push_under_way_is_none_of_their_business(instance: dg.DagsterInstance) -> None:
+    """A push applies nothing: the run is queued behind it."""
+    add_run(instance, "push_job", dg.DagsterRunStatus.STARTED)
+    assert isinstance(_webhooks(instance), list)
+
+
+def test_a_worker_outside_of_dagster_is_left_alone(instance: dg.DagsterInstance) -> None:
+    """A run would only wait for the command, or the API, that is at work."""
+    service = FakeService(events=1, oldest_event_at=NOW, busy=True)
+    assert _webhooks(instance, service) == "another program is at work on the connection"
+
+
+def test_what_a_run_failed_to_apply_rests(instance: dg.DagsterInstance) -> None:
+    """Failures in a row are not repeated every five seconds, however many webhooks come meanwhile."""
+    oldest = instants.now() - timedelta(seconds=1)
+    _ended(instance, FAILURE, job="webhook_job")
+    skipped = _webhooks(instance, FakeService(events=1, oldest_event_at=oldest))
+    assert isinstance(skipped, str)
+    assert skipped.startswith("the last run failed; the next one may start at")
+
+
+def test_what_came_after_a_failed_run_does_not_rest(instance: dg.DagsterInstance) -> None:
+    """A run that applied every webhook and failed at something else holds up none that comes later."""
+    _ended(instance, FAILURE, FAILURE, job="webhook_job")
+    later = FakeService(events=1, oldest_event_at=instants.now() + timedelta(seconds=1))
+    assert isinstance(_webhooks(instance, later), list)

@@ -196,7 +196,7 @@ def test_the_model_catches(bug: Patch, sqlite_quick_engine: Engine, monkeypatch:
     for phones, steps in ((PHONES[:1], 15), (PHONES, 20)):
         machine = type("Seeded", (TwoSides,), {"engine": sqlite_quick_engine, "phones": phones})
         chosen = settings(
-            stateful_step_count=steps, max_examples=1500, phases=[Phase.generate], report_multiple_bugs=False
+            stateful_step_count=steps, max_examples=1000, phases=[Phase.generate], report_multiple_bugs=False
         )
         try:
             run_state_machine_as_test(machine, settings=chosen)

@@ -394,6 +394,9 @@ class TwoSides(RuleBasedStateMachine):
             if edit.phone not in deleted:
                 final = _folded(contacts[edit.phone][edit.name])
                 assert key[2] == final or key in ledger or key in seen_and_replaced, f"{edit} was lost"
+                # Nor does a value come back that somebody saw and replaced: our own echo is nobody's edit.
+                stale = (edit.phone, edit.name, final) in seen_and_replaced and final is not None
+                assert not stale, f"{edit} was beaten by an older value"
         for phone, contact in contacts.items():
             for name in FIELDS:
                 value = contact[name]

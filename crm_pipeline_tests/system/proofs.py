@@ -91,18 +91,8 @@ def _agree(proof: Proof, stage: Stage, edits: Edits | None = None, but: Iterable
 def killed_pull(stage: Stage, kills: int, random: Random) -> Proof:
     """Kill pulls while they read and while they apply; the next one goes on, and one ends in order."""
     with _proof("pull, killed", stage) as proof:
-        records, applying = len(stage.crm.records), kills // 3
-        reading = kills - applying
-        late: list[int] = []
-        for _ in range(reading):
-            moment = Moment.drawn(random, records // PAGE // reading)
-            proof.moments.append(str(moment))
-            late.append(_takes_over(stage, partial(stage.kill_at_request, moment, "pull")))
-        for target in sorted(random.sample(range(1, records * 3 // 4), applying)):
-            delay = random.uniform(0, 0.1)
-            proof.moments.append(f"contact {target} +{delay:.3f} s")
-            reached = partial(_contacts_reach, stage, target)
-            late.append(_takes_over(stage, partial(stage.kill_when, reached, delay, "pull")))
+        records = len(stage.crm.records)
+        late = [_takes_over(stage, kill) for kill in _kills_in_a_pull(stage, kills, random, proof.moments)]
         late.append(_takes_over(stage, partial(stage.must, "pull")))
         proof.kills = kills
         proof.claim("runs that waited for a dead one's lease", sum(late), 0)
@@ -111,6 +101,38 @@ def killed_pull(stage: Stage, kills: int, random: Random) -> Proof:
         again = stage.must("sync").steps
         proof.claim("changed by another sync", [_changes(step) for step in again.values()], [0, 0, 0])
     return proof
+
+
+def _kills_in_a_pull(
+    stage: Stage, kills: int, random: Random, moments: list[str]
+) -> Iterator[Callable[[], None]]:
+    """Pulls to be killed: around a request, right after a page was saved, or while contacts are made."""
+    records, applying = len(stage.crm.records), kills // 3
+    most = records // PAGE // (kills - applying)
+    for turn in range(kills - applying):
+        if turn % 2:
+            pages = random.randint(1, most // 2)
+            moments.append(f"{pages} more pages saved")
+            yield partial(stage.kill_when, _places_passed(stage, pages), 0.0, "pull")
+        else:
+            moment = Moment.drawn(random, most)
+            moments.append(str(moment))
+            yield partial(stage.kill_at_request, moment, "pull")
+    for target in sorted(random.sample(range(1, records * 3 // 4), applying)):
+        delay = random.uniform(0, 0.1)
+        moments.append(f"contact {target} +{delay:.3f} s")
+        yield partial(stage.kill_when, partial(_contacts_reach, stage, target), delay, "pull")
+
+
+def _places_passed(stage: Stage, number: int) -> Callable[[], bool]:
+    """Whether the place where a pull goes on has moved so often since this was asked first."""
+    places: set[object] = set()
+
+    def passed() -> bool:
+        places.update(stage.other.sql("SELECT pull FROM connections") or [None])
+        return len(places) > number
+
+    return passed
 
 
 def _contacts_reach(stage: Stage, number: int) -> bool:
@@ -147,15 +169,25 @@ def killed_push(stage: Stage, changed: int, new: int, kills: int, random: Random
             one, two, three, four = random.sample(sorted(contacts), 4)
             edits.there("notes", contacts[one])
             edits.there("pic", contacts[two])
-            edits.here("notes", [three])
+            edits.here("notes", [three, *_last_written(stage)])
             edits.here("pic", [four])
         proof.kills = kills
+        stage.must("push")
         stage.settle()
         _agree(proof, stage, edits)
         proof.claim("records", len(stage.crm.records), before + new)
         proof.more["edits"] = len(edits.made)
+        own = "SELECT count(*) FROM conflicts WHERE external LIKE ? AND internal LIKE ?"
+        conflicts = stage.other.sql(own, *('"here %',) * 2)[0][0]
+        proof.claim("users in conflict with their own echo", conflicts, 0)
         _no_write_twice(proof, stage)
     return proof
+
+
+def _last_written(stage: Stage) -> list[str]:
+    """The contact whose notes the CRM was told of last: the killed push may not know that it was."""
+    notes = [record["notes"] for record in sent(stage.crm) if record.get("notes")]
+    return [note.rpartition(" ")[2] for note in notes[-1:]]
 
 
 def _insert(stage: Stage, number: int) -> None:

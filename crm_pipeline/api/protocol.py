@@ -1,0 +1,279 @@
+"""HTTP on the wire, within bounds of size and time that uvicorn leaves open."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from crm_pipeline.api.problems import Problem
+
+BACKLOG = 1024
+DRAIN_SECONDS = 8
+"""How long requests under way may take when the server is told to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one connection may cost."""
+
+    head_bytes: int = 32 * 1024
+    headers: int = 100
+    url_bytes: int = 8 * 1024
+    head_seconds: float = 10.0
+    """For a request's head, from the first byte, or from the start of the connection."""
+    body_seconds: float = 20.0
+    """For its body."""
+    linger_seconds: float = 2.0
+    """After a refusal, to let the other end finish sending, so that it comes to read the answer."""
+    connections: int = 1000
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with an end to everything; refusals are problem documents like all others."""
+
+    bounds = Bounds()
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """As uvicorn's."""
+        super().__init__(*arguments, **options)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._receiving = False  # a request has begun and is not complete
+        self._head_open = False  # and neither is its head
+        self._head_bytes = 0
+        self._refusal = Problem(400, "The request is not HTTP.")
+        self._draining = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock."""
+        super().connection_made(_Lingering(transport, self))  # type: ignore[arg-type] # a transport in all that is used
+        if len(self.connections) > self.bounds.connections:
+            self._refuse(Problem(503, "Too many connections.", headers={"Retry-After": "1"}))
+        else:
+            self._set_deadline(self.bounds.head_seconds)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        self._clear_deadline()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, unless the answer is already given."""
+        if self._draining or self.transport.is_closing():
+            return
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._head_open:
+            self._head_bytes += len(data)
+            if self._head_bytes > self.bounds.head_bytes * 2:  # a header that does not end
+                self._refuse(_TOO_LARGE)
+                return
+        if self._deadline is None and (self._receiving or self._idle):
+            self._set_deadline(self.bounds.head_seconds if self._head_open else self.bounds.body_seconds)
+
+    # What the parser finds.
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._receiving = self._head_open = True
+        self._head_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        """Hold its address against the bound."""
+        super().on_url(url)
+        if len(self.url) > self.bounds.url_bytes:
+            self._abort(Problem(414, f"The address is longer than {self.bounds.url_bytes} bytes."))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Hold its headers against the bounds."""
+        super().on_header(name, value)
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > self.bounds.head_bytes or len(self.headers) > self.bounds.headers:
+            self._abort(_TOO_LARGE)
+
+    def on_headers_complete(self) -> None:
+        """Give its body a time of its own."""
+        self._head_open = False
+        self._clear_deadline()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The request is complete."""
+        self._receiving = False
+        self._clear_deadline()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Close, where the request was answered before its body had come."""
+        super().on_response_complete()
+        if self._receiving and self.cycle.response_complete:
+            self.transport.close()
+
+    # Refusals.
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, or beyond a bound."""
+        del msg
+        self._refuse(self._refusal)
+
+    def _abort(self, problem: Problem) -> None:
+        """Stop the parser, which then has the problem sent.
+
+        Raises:
+            ValueError: always.
+        """
+        self._refusal = problem
+        raise ValueError(problem.detail)
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer for the application and close; it hears that the other end is gone."""
+        if not self._answer_pending:
+            response = problem.response
+            head = [STATUS_LINE[problem.status], b"connection: close\r\n", b"cache-control: no-store\r\n"]
+            head += [b": ".join(header) + b"\r\n" for header in response.raw_headers]
+            self.transport.write(b"".join((*head, b"x-content-type-options: nosniff\r\n\r\n", response.body)))
+        self.transport.close()
+        cycle = self._current
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+
+    @property
+    def _answer_pending(self) -> bool:
+        """Whether an answer has been begun, or is due to an earlier request."""
+        cycle = self._current
+        if cycle is None or cycle.response_complete:
+            return False
+        return cycle.response_started or bool(self.pipeline) or not cycle.more_body
+
+    @property
+    def _idle(self) -> bool:
+        return self._current is None or self._current.response_complete
+
+    @property
+    def _current(self) -> RequestResponseCycle | None:
+        """The request that was parsed last; uvicorn's annotation does not know that there may be none."""
+        return self.cycle
+
+    # Time.
+
+    def _set_deadline(self, seconds: float) -> None:
+        self._clear_deadline()
+        self._deadline = self.loop.call_later(seconds, self._too_slow)
+
+    def _clear_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        if self.transport.is_closing():
+            return
+        if self._answer_pending:  # slow are we
+            self._set_deadline(self.bounds.body_seconds)
+        elif self._receiving:
+            self._refuse(Problem(408, "The request did not come in time."))
+        else:
+            self.transport.close()
+
+    def drain(self) -> bool:
+        """Throw away what still comes, for a short while; False when there is nothing to come."""
+        if not self._receiving or self._draining:
+            return False
+        self._draining = True
+        self._clear_deadline()
+        return True
+
+
+_TOO_LARGE = Problem(431, "The request's headers are too large.")
+
+
+class _Lingering:
+    """A transport that closes in two steps where the other end is still sending.
+
+    Closed at once, the unread rest would make the system reset the connection, and the other
+    end would lose the answer that says why.
+    """
+
+    def __init__(self, transport: asyncio.Transport, protocol: GuardedProtocol) -> None:
+        self._transport = transport
+        self._protocol = protocol
+        self._closing = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        return self._closing or self._transport.is_closing()
+
+    def close(self) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        if not (self._protocol.drain() and self._transport.can_write_eof()):
+            self._transport.close()
+            return
+        with contextlib.suppress(OSError):  # the other end has gone first
+            self._transport.write_eof()
+        self._transport.resume_reading()
+        self._protocol.loop.call_later(self._protocol.bounds.linger_seconds, self._transport.abort)
+
+
+class Server(uvicorn.Server):
+    """A server that says when it answers."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        """``on_ready`` is called once."""
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+
+def server(app: ASGIApp, on_ready: Callable[[], None], *, bounds: Bounds | None = None) -> Server:
+    """A server for the application; run it with the sockets to listen on."""
+    protocol = type("Protocol", (GuardedProtocol,), {"bounds": bounds or Bounds()})
+    config = uvicorn.Config(
+        app,
+        http=protocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level=logging.WARNING,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    return Server(config, on_ready)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open a listening socket; port 0 takes a free one.
+
+    Raises:
+        OSError: the address cannot be used.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=BACKLOG)
+
+
+def url_of(listener: socket.socket) -> str:
+    """The base URL a listening socket answers at."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

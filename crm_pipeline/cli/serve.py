@@ -1,0 +1,73 @@
+"""`serve`: the HTTP API, in the foreground."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crm_pipeline.cli.options import Options
+
+_QUIET = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
+"""Dagster's settings away from the project's folder: it reports to nobody."""
+
+
+def serve(
+    context: typer.Context,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; the default is this machine alone.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8080,
+) -> None:
+    """Serve the HTTP API until Ctrl-C: webhooks in, fetch, push and status on request."""
+    from crm_pipeline.api.app import create_app
+    from crm_pipeline.api.durability import require_durable
+    from crm_pipeline.api.logs import open_log, take_over_logging
+    from crm_pipeline.api.protocol import listen, server, url_of
+    from crm_pipeline.service import service_from_settings
+
+    options = Options.of(context)
+    if options.env_file is not None:
+        _export(options.env_file)  # what a fetch runs in Dagster reads the environment
+    settings = options.settings()
+    log = open_log()
+    with service_from_settings(settings) as service:
+        app = create_app(service, log)
+        require_durable(service.engine)
+        _find_dagster_home()
+        take_over_logging()
+        if not settings.api_auth_enabled:
+            log.warning("API_AUTH_ENABLED IS FALSE: everybody who reaches this address can read and write")
+        with listen(host, port) as listener:
+            url = url_of(listener)
+            running = server(
+                app, lambda: options.answer({"url": url}, f"The API answers at {url} (Ctrl-C stops it)")
+            )
+            try:
+                running.run(sockets=[listener])
+            except KeyboardInterrupt:  # uvicorn raises the signal again after an orderly end
+                return
+
+
+def _export(env_file: Path) -> None:
+    """Put the file's variables beside our own, which win."""
+    from dotenv import dotenv_values
+
+    for name, value in dotenv_values(env_file).items():
+        if value and not os.environ.get(name):
+            os.environ[name] = value
+
+
+def _find_dagster_home() -> None:
+    """Without ``DAGSTER_HOME``, take the folder that ``dev`` uses."""
+    if not os.environ.get("DAGSTER_HOME"):
+        home = Path.cwd() / "var" / "dagster"
+        home.mkdir(parents=True, exist_ok=True)
+        shipped, own = Path.cwd() / "dagster.yaml", home / "dagster.yaml"
+        if not own.exists():
+            own.write_text(shipped.read_text() if shipped.is_file() else _QUIET)
+        os.environ["DAGSTER_HOME"] = str(home)
