@@ -45,6 +45,10 @@ class BoundedMemory(MemoryStorage):
         self._most = most
         self._hits: OrderedDict[str, deque[float]] = OrderedDict()
 
+    def __len__(self) -> int:
+        """How many callers are remembered."""
+        return len(self._hits)
+
     async def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Count a hit, unless there are ``limit`` within the last ``expiry`` seconds."""
         hits = self._recent(key, expiry)

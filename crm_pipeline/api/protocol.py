@@ -32,6 +32,8 @@ class Bounds:
     """For a request's head, from the first byte, or from the start of the connection."""
     body_seconds: float = 20.0
     """For its body."""
+    unread_bytes: int = 1024 * 1024
+    """Of a body that came after its request was answered, before the connection is closed."""
     linger_seconds: float = 2.0
     """After a refusal, to let the other end finish sending, so that it comes to read the answer."""
     connections: int = 1000
@@ -51,6 +53,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._refusal = Problem(400, "The request is not HTTP.")
         self._draining = False
+        self._broken = False  # nothing that still comes can be understood
+        self._unread = 0  # bytes of a body that came after the answer
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock."""
@@ -67,11 +71,16 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, unless the answer is already given."""
-        if self._draining or self.transport.is_closing():
+        if self._draining or self._broken or self.transport.is_closing():
             return
         super().data_received(data)
         if self.transport.is_closing():
             return
+        if self._receiving and self._idle:
+            self._unread += len(data)
+            if self._unread > self.bounds.unread_bytes:
+                self.transport.close()
+                return
         if self._head_open:
             self._head_bytes += len(data)
             if self._head_bytes > self.bounds.head_bytes * 2:  # a header that does not end
@@ -86,7 +95,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """A request begins."""
         super().on_message_begin()
         self._receiving = self._head_open = True
-        self._head_bytes = 0
+        self._head_bytes = self._unread = 0
 
     def on_url(self, url: bytes) -> None:
         """Hold its address against the bound."""
@@ -113,12 +122,6 @@ class GuardedProtocol(HttpToolsProtocol):
         self._clear_deadline()
         super().on_message_complete()
 
-    def on_response_complete(self) -> None:
-        """Close, where the request was answered before its body had come."""
-        super().on_response_complete()
-        if self._receiving and self.cycle.response_complete:
-            self.transport.close()
-
     # Refusals.
 
     def send_400_response(self, msg: str) -> None:
@@ -136,14 +139,21 @@ class GuardedProtocol(HttpToolsProtocol):
         raise ValueError(problem.detail)
 
     def _refuse(self, problem: Problem) -> None:
-        """Answer for the application and close; it hears that the other end is gone."""
-        if not self._answer_pending:
-            response = problem.response
-            head = [STATUS_LINE[problem.status], b"connection: close\r\n", b"cache-control: no-store\r\n"]
-            head += [b": ".join(header) + b"\r\n" for header in response.raw_headers]
-            self.transport.write(b"".join((*head, b"x-content-type-options: nosniff\r\n\r\n", response.body)))
-        self.transport.close()
+        """Answer for the application and close; it hears that the other end is gone.
+
+        Where an answer is under way, that one is the last.
+        """
         cycle = self._current
+        if self._answer_pending:
+            self._broken = True
+            self.cycle.keep_alive = False
+            return
+        response = problem.response
+        lines = [b": ".join(header) for header in (*response.raw_headers, *_HEADERS)]
+        self.transport.write(
+            b"".join((STATUS_LINE[problem.status], b"\r\n".join(lines), b"\r\n\r\n", response.body))
+        )
+        self.transport.close()
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
             cycle.message_event.set()
@@ -196,6 +206,11 @@ class GuardedProtocol(HttpToolsProtocol):
         return True
 
 
+_HEADERS = (
+    (b"connection", b"close"),
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+)
 _TOO_LARGE = Problem(431, "The request's headers are too large.")
 
 

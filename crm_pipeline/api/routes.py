@@ -21,6 +21,7 @@ from crm_pipeline.api.problems import REJECTED, Problem
 from crm_pipeline.api.runs import Dagster, Fetcher
 from crm_pipeline.api.threads import aside, in_thread
 from crm_pipeline.api.webhooks import Door
+from crm_pipeline.connectors.base import ConnectorError
 from crm_pipeline.service import ExternalCrmService
 from crm_pipeline.settings import WebhookApply
 from crm_pipeline.store.engine import reading
@@ -85,7 +86,7 @@ class Api:
         """Apply what has landed, as far as it can be now, and say what became of these."""
         try:
             self.service.apply_events(wait_seconds=APPLY_LEASE_SECONDS)
-        except SyncError as error:
+        except (SyncError, ConnectorError) as error:
             self.log.warning("webhooks are left to the sensor", error=type(error).__name__)
         return [self.service.event(event_id) for event_id in event_ids]
 

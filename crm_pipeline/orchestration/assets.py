@@ -92,7 +92,7 @@ def webhook_events(
         report = service.events_due(*(days or ()))
         by_day = service.events_by_day(*days) if days else {}
         oldest = service.oldest_event_at
-    waits: dict[str, dg.MetadataValue[float]] = {}
+    waits: dict[str, dg.MetadataValue[Any]] = {}
     if oldest is not None:
         seconds = (instants.now() - oldest).total_seconds()
         waits["oldest_waits_seconds"] = dg.MetadataValue.float(round(seconds, 3))

@@ -182,6 +182,13 @@ def _due(connection: str, now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
     return sa.text("row_version <> pushed_version"), ~waits  # type: ignore[return-value]
 
 
+def portion_unlinked(tx: Connection, connection: str, after: str, size: int) -> list[StoredContact]:
+    """Contacts that are linked to no record, by id: the first so many that come after one."""
+    linked = sa.exists().where(links.c.contact_id == contacts.c.id, links.c.connection == connection)
+    query = sa.select(contacts).where(~linked, contacts.c.id > after).order_by(contacts.c.id).limit(size)
+    return [_stored(row) for row in tx.execute(query).mappings()]
+
+
 def count(tx: Connection) -> int:
     """How many contacts there are."""
     return tx.execute(sa.select(sa.func.count()).select_from(contacts)).scalar_one()

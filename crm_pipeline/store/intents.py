@@ -105,6 +105,20 @@ def confirmed_since(
     return _load(tx, connection, *conditions)
 
 
+def refused_versions(tx: Connection, connection: str, contact_ids: Collection[str]) -> dict[str, int]:
+    """The newest version of each contact that the CRM would not take; those it never refused are left out."""
+    query = (
+        sa.select(intents.c.contact_id, sa.func.max(intents.c.contact_version))
+        .where(
+            intents.c.connection == connection,
+            intents.c.state == "refused",
+            intents.c.contact_id.in_(contact_ids),
+        )
+        .group_by(intents.c.contact_id)
+    )
+    return {contact: version for contact, version in tx.execute(query)}
+
+
 def _load(tx: Connection, connection: str, *conditions: sa.ColumnElement[bool]) -> list[Intent]:
     query = (
         sa.select(*_COLUMNS)

@@ -39,6 +39,17 @@ class Landed:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """How a record stands, as it was last read."""
+
+    id: int
+    content_hash: str
+    deleted: bool
+    outcome: str | None
+    """None while it waits to be applied."""
+
+
+@dataclass(frozen=True, slots=True)
 class LandingCounts:
     """What became of arrivals."""
 
@@ -185,17 +196,28 @@ def distrust(tx: Connection, connection: str, external_ids: Sequence[str]) -> No
         tx.execute(records.update().where(*where).values(content_hash=""))
 
 
-def wake_made_anew(tx: Connection, connection: str) -> None:
-    """Contacts that were deleted and made again meet their records anew."""
-    linked = (
+def made_anew(tx: Connection, connection: str) -> list[str]:
+    """Records whose contacts were deleted and made again, and have to meet anew."""
+    query = (
         sa.select(links.c.external_id)
         .join(contacts, contacts.c.id == links.c.contact_id)
         .where(links.c.connection == connection, links.c.contact_deleted_at.is_not(None))
     )
-    again = list(tx.execute(linked).scalars())
-    if again:
-        where = (records.c.connection == connection, records.c.current, records.c.external_id.in_(again))
-        tx.execute(records.update().where(*where).values(outcome=None, applied_at=None))
+    return list(tx.execute(query).scalars())
+
+
+def wake(tx: Connection, connection: str, external_ids: Sequence[str]) -> None:
+    """Let these records, as last read, be applied once more."""
+    where = (records.c.connection == connection, records.c.current, records.c.external_id.in_(external_ids))
+    tx.execute(records.update().where(*where).values(outcome=None, applied_at=None))
+
+
+def standings(tx: Connection, connection: str, external_ids: Sequence[str]) -> dict[str, Standing]:
+    """How these records stand, by external id; those never read are left out."""
+    query = sa.select(
+        records.c.external_id, records.c.id, records.c.content_hash, records.c.deleted, records.c.outcome
+    ).where(records.c.connection == connection, records.c.current, records.c.external_id.in_(external_ids))
+    return {key: Standing(*rest) for key, *rest in tx.execute(query)}
 
 
 def _current(tx: Connection, connection: str, external_ids: list[str]) -> dict[str, Any]:

@@ -110,9 +110,19 @@ def each_external_id(tx: Connection, connection: str) -> Iterator[list[str]]:
 _PORTION = 1000
 
 
+def portion(tx: Connection, connection: str, after: str, size: int) -> list[Link]:
+    """Links whatever their state, by external id: the first so many that come after one."""
+    query = sa.select(*_COLUMNS).where(links.c.connection == connection, links.c.external_id > after)
+    return _read(tx, query.order_by(links.c.external_id).limit(size))
+
+
 def _load(tx: Connection, connection: str, condition: sa.ColumnElement[bool]) -> list[Link]:
+    return _read(tx, sa.select(*_COLUMNS).where(links.c.connection == connection, condition))
+
+
+def _read(tx: Connection, query: sa.Select[Any]) -> list[Link]:
     found = []
-    rows: Iterable[Any] = tx.execute(sa.select(*_COLUMNS).where(links.c.connection == connection, condition))
+    rows: Iterable[Any] = tx.execute(query)
     for row in rows:
         link = Link(*row)
         link.assumed = link.assumed or []

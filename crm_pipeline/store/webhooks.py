@@ -150,6 +150,14 @@ def unapplied(tx: Connection, connection: str) -> Unapplied:
     return Unapplied(*tx.execute(query).one())
 
 
+def waiting_about(tx: Connection, connection: str) -> set[str]:
+    """Contacts and records, by id, that events which have not been applied are about."""
+    query = sa.select(events.c.contact_id, events.c.external_id).where(
+        events.c.connection == connection, events.c.outcome.is_(None)
+    )
+    return {name for row in tx.execute(query) for name in row if name is not None}
+
+
 def _due(connection: str, now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
     return (
         events.c.connection == connection,

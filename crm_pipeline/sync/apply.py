@@ -37,17 +37,25 @@ def apply_landed(
     started = time.monotonic()
     report = Report("apply")
     _wake_for_new_mapping(context)
-    with context.write() as tx:
-        landing.wake_made_anew(tx, context.name)
+    _wake_made_anew(context)
     with context.read() as tx:
         total = landing.count_waiting(tx, context.name)
         too_many = None if allow_deletes else too_many_deletes(tx, context.connection)
-    while _apply_next(context, report, BATCH, deletes=too_many is None):
+    while total and _apply_next(context, report, BATCH, deletes=too_many is None):
         progress(report.counts.seen, total)
     report.duration_seconds = time.monotonic() - started
     if too_many is not None:
         raise TooManyDeletesError(too_many)
     return report
+
+
+def _wake_made_anew(context: Context) -> None:
+    """Contacts that were deleted and made again meet their records anew."""
+    with context.read() as tx:
+        anew = landing.made_anew(tx, context.name)
+    if anew:
+        with context.write() as tx:
+            landing.wake(tx, context.name, anew)
 
 
 def too_many_deletes(tx: Transaction, connection: Connection) -> str | None:

@@ -251,7 +251,7 @@ def apply_events(context: Context, progress: Progress = no_progress) -> Report:
     report = Report("apply")
     with context.read() as tx:
         total = webhooks.count_waiting(tx, context.name, context.clock())
-    while _apply_next(context, report):
+    while total and _apply_next(context, report):
         progress(report.counts.seen, total)
     report.duration_seconds = time.monotonic() - started
     return report

@@ -80,5 +80,9 @@ class Report:
     note: str = ""
     """Why nothing was done, where nothing was done."""
 
+    def figures(self) -> dict[str, int]:
+        """What is remembered of it."""
+        return {**self.counts.as_dict(), "conflicts": self.conflicts, "pending": self.pending}
+
 
 CONTACT_IDS_KEPT = 1000

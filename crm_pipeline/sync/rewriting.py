@@ -25,11 +25,11 @@ def looks_rewritten(written: Value, seen: Value) -> bool:
 
     Trimmed or collapsed blanks, another case, text cut to a length, a phone number with
     other punctuation, a time cut to milliseconds, seconds, minutes or days, nothing for
-    an empty text.
+    a blank text.
     """
-    if written in ("", None) and seen in ("", None):
+    if _blank(written) and _blank(seen):
         return True
-    if not isinstance(written, str) or not isinstance(seen, str) or not seen:
+    if not isinstance(written, str) or not isinstance(seen, str):
         return False
     if _INSTANT.fullmatch(written) and _INSTANT.fullmatch(seen):
         return _same_moment(written, seen)
@@ -39,6 +39,10 @@ def looks_rewritten(written: Value, seen: Value) -> bool:
     if len(theirs) >= _SHORTEST_TRUNCATION and mine.startswith(theirs):
         return True
     return _same_phone(written, seen)
+
+
+def _blank(value: Value) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _folded(text: str) -> str:

@@ -92,7 +92,7 @@ def test_a_range_of_days_is_one_read_that_marks_every_day(instance: dg.DagsterIn
 def test_what_a_webhook_run_tells(
     instance: dg.DagsterInstance, run: dict[str, Any], asked: tuple[object, ...]
 ) -> None:
-    """Which webhooks of its days are due; then everything that has landed is applied, and nothing is pulled."""
+    """Which webhooks of its days are due; then everything that has landed is applied. Nothing is pulled."""
     service = FakeService()
     assert _run(instance, service, "webhook_job", **run).success
     assert _steps(service) == [("events_due", *asked), ("apply",)]

@@ -3,110 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
-import sqlalchemy as sa
 
 from crm_pipeline import ExternalCrmService
 from crm_pipeline.definitions import defs
-from crm_pipeline.orchestration.resources import Database, ExternalCrm
 from crm_pipeline.orchestration.schedules import polling_schedule
 from crm_pipeline.orchestration.sensors import contact_change_sensor
 from crm_pipeline.simulators.faults import Faults
-from crm_pipeline.simulators.generic import CONTACTS_PATH, CrmOptions, GenericCrm, create_app
-from crm_pipeline.simulators.serve import running
-from crm_pipeline_tests.databases import Databases
-
-CONNECTION = """
-listing:
-  modified_since: {param: updated_since}
-  modified_before: {param: updated_before}
-  sorted_by_modified: true
-writing:
-  batch_update: {path: /batch, envelope: records}
-  batch_create: {path: /batch, envelope: records}
-"""
-SEEDED = 60
-DAYS = 20
-
-
-@dataclass
-class World:
-    """Both sides, and Dagster between them."""
-
-    crm: GenericCrm
-    instance: dg.DagsterInstance
-    database_url: str
-    resources: dict[str, Any]
-    evaluations: dict[str, bool] = field(default_factory=dict)
-    """Whether the checks of the latest run passed, by name."""
-
-    def run(self, job: str, **run: Any) -> dict[str, dict[str, Any]]:
-        """Run a job to its good end; the metadata of each asset."""
-        result = defs.resolve_job_def(job).execute_in_process(
-            instance=self.instance, resources=self.resources, **run
-        )
-        assert result.success
-        self.evaluations = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
-        return {
-            event.asset_key.to_user_string(): {
-                name: value.value
-                for name, value in event.step_materialization_data.materialization.metadata.items()
-            }
-            for event in result.all_events
-            if event.is_step_materialization and event.asset_key
-        }
-
-    def sql(self, statement: str) -> int:
-        """Run a statement as another program would; how many rows it touched."""
-        engine = sa.create_engine(self.database_url)
-        with engine.begin() as tx:
-            touched = tx.execute(sa.text(statement)).rowcount
-        engine.dispose()
-        return touched
-
-
-@pytest.fixture
-def databases(request: pytest.FixtureRequest) -> Databases:
-    """SQLite, unless a test says otherwise: below the jobs, everything is tested on both."""
-    found: Databases = request.getfixturevalue(f"{getattr(request, 'param', 'sqlite')}_databases")
-    return found
-
-
-@pytest.fixture
-def world(
-    instance: dg.DagsterInstance, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[World]:
-    """A CRM whose contacts changed over the last days, and an empty database."""
-    (tmp_path / "crm.yaml").write_text(CONNECTION)
-    crm = GenericCrm.seeded(SEEDED, days=DAYS, options=CrmOptions(api_key="sim-key"))
-    with running(create_app(crm)) as base:
-        for name, value in {
-            "EXTERNAL_CRM_ENABLED": "true",
-            "EXTERNAL_CRM_API_URL": base + CONTACTS_PATH,
-            "EXTERNAL_CRM_CONFIG": str(tmp_path / "crm.yaml"),
-            "EXTERNAL_CRM_SYNC_MODE": "polling",
-            "EXTERNAL_CRM_PUSH": "auto",
-            "THE_KEY": "sim-key",
-            "THE_DATABASE": database_url,
-        }.items():
-            monkeypatch.setenv(name, value)
-        yield World(
-            crm,
-            instance,
-            database_url,
-            {
-                "external_crm": ExternalCrm(api_key=dg.EnvVar("THE_KEY")),
-                "database": Database(url=dg.EnvVar("THE_DATABASE")),
-            },
-        )
+from crm_pipeline.simulators.generic import GenericCrm
+from crm_pipeline_tests.orchestration.world import SEEDED, World
 
 
 def _ended(figures: dict[str, Any]) -> dict[str, int]:
@@ -114,7 +25,7 @@ def _ended(figures: dict[str, Any]) -> dict[str, int]:
     return {name: figures[name] for name in names if figures[name]}
 
 
-@pytest.mark.parametrize("databases", ["sqlite", "postgresql"], indirect=True)
+@pytest.mark.parametrize("world", ["sqlite", "postgresql"], indirect=True)
 def test_a_sync_and_its_echo(world: World) -> None:
     """Everything comes in once; a second sync changes nothing on either side."""
     first = world.run("sync_job")
@@ -195,26 +106,17 @@ def test_what_other_programs_spoil_is_found(world: World) -> None:
     ]
 
 
-def _sensor(world: World) -> str | None:
-    """Tick the sensor: None for a run it asks for, or why it does not."""
-    with dg.build_sensor_context(
-        instance=world.instance, definitions=defs, resources=world.resources
-    ) as context:
-        data = contact_change_sensor.evaluate_tick(context)
-    return None if data.run_requests else data.skip_message
-
-
 def test_a_plain_update_is_pushed_by_itself(world: World) -> None:
     """Another program's UPDATE wakes the sensor once; its run writes only the changed field, in one call."""
     world.run("sync_job")
-    assert _sensor(world) == "no contact has changed"
+    assert world.tick(contact_change_sensor) == "no contact has changed"
     assert world.sql("UPDATE contacts SET notes = 'call again' WHERE pic IS NOT NULL") > 1
-    assert _sensor(world) is None
+    assert isinstance(world.tick(contact_change_sensor), dg.RunRequest)
     figures = world.run("push_job")
     (call,) = world.crm.log
     assert figures["outbound_push"]["updated"] == len(call.payload["records"]) > 1
     assert {frozenset(record) for record in call.payload["records"]} == {frozenset({"id", "notes"})}
-    assert _sensor(world) == "no contact has changed"
+    assert world.tick(contact_change_sensor) == "no contact has changed"
 
 
 def test_a_crm_that_is_away_is_not_hammered(world: World) -> None:
@@ -222,11 +124,10 @@ def test_a_crm_that_is_away_is_not_hammered(world: World) -> None:
     world.run("sync_job")
     world.sql("UPDATE contacts SET notes = 'call again' WHERE id = (SELECT min(id) FROM contacts)")
     world.crm.options = replace(world.crm.options, api_key="another-key")
-    result = defs.resolve_job_def("push_job").execute_in_process(
-        instance=world.instance, resources=world.resources, raise_on_error=False
+    assert not world.attempt("push_job").success
+    assert str(world.tick(contact_change_sensor)).startswith(
+        "the last push failed; the next one may start at"
     )
-    assert not result.success
-    assert (_sensor(world) or "").startswith("the last push failed; the next one may start at")
 
 
 def _schedule(world: World, now: datetime) -> dg.RunRequest | str | None:

@@ -208,7 +208,7 @@ class TwoSides(RuleBasedStateMachine):
     @rule(
         pull=st.booleans(),
         events=st.dictionaries(
-            st.integers(0, 24),
+            st.integers(0, 50),
             st.sampled_from(
                 ["crash", "unavailable", "edit bot 0", "edit bot 1", "edit sales 0", "edit sales 1"]
             ),

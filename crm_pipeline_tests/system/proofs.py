@@ -126,10 +126,10 @@ def _kills_in_a_pull(
 
 def _places_passed(stage: Stage, number: int) -> Callable[[], bool]:
     """Whether the place where a pull goes on has moved so often since this was asked first."""
-    places: set[object] = set()
+    places: set[str] = set()
 
     def passed() -> bool:
-        places.update(stage.other.sql("SELECT pull FROM connections") or [None])
+        places.add(str(stage.other.sql("SELECT pull FROM connections")))
         return len(places) > number
 
     return passed

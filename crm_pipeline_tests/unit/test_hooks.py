@@ -183,6 +183,28 @@ def test_what_a_hook_no_longer_makes_is_cleared() -> None:
     assert hooked(outward=sparse).to_external(now, ["notes"], before, None) == {"info": {"notes": None}}
 
 
+def test_a_null_that_a_hook_no_longer_makes_clears_nothing() -> None:
+    """It was empty then, and is now."""
+
+    def formal(values: dict[str, Any]) -> dict[str, Any]:
+        return {"name": values["nama"]} if values["notes"] is None else {"text": values["notes"]}
+
+    now = contact(notes="new")
+    assert hooked(outward=formal).to_external(now, ["notes"], {"id": BUDI}, None) == {"text": "new"}
+
+
+def test_a_hook_may_make_another_kind_of_value_than_before() -> None:
+    """An object where a text was goes out whole, and the other way round."""
+
+    def growing(values: dict[str, Any]) -> dict[str, Any]:
+        return {"info": {"name": values["nama"], "since": 1} if values["notes"] else values["nama"]}
+
+    small, grown = contact(nama="Budi"), contact(nama="Budi", notes="x")
+    hook = hooked(outward=growing)
+    assert hook.to_external(grown, ["notes"], small, None) == {"info": {"name": "Budi", "since": 1}}
+    assert hook.to_external(small, ["notes"], grown, None) == {"info": "Budi"}
+
+
 def test_a_hook_cannot_change_the_contact_it_is_shown() -> None:
     """It gets a copy: what it does to it stays with it."""
 

@@ -101,6 +101,7 @@ def test_numbers_of_other_countries(spelling: str, known_as: str) -> None:
         ("3921234567", "IT", "393921234567@c.us"),
         ("08123456789", "ID", BUDI),
         ("628123456789", "GB", BUDI),
+        ("(021) 5551 2345", "ID", "622155512345@c.us"),  # a business on its landline
     ],
 )
 def test_national_numbers_are_of_the_default_region(spelling: str, region: str, known_as: str) -> None:

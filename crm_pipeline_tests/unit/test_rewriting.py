@@ -81,13 +81,20 @@ LONG = "A note about the concert in March, the stage plan and the second sound c
         ("0812-3456-789", "0812 3456 789"),
         ("+62 812 3456 789", "(62) 812.3456.789"),
         ("628123456789@c.us", "628123456789"),
+        ("628123456789", "62-8123456789@C.US"),
+        ("123-456", "12 34 56"),
         ("+62\u2011812\u20113456\u2011789", "+628123456789"),
         (NINE, "2026-01-31T09:15:45.123000Z"),
         (NINE, "2026-01-31T09:15:45.000000Z"),
         (NINE, "2026-01-31T09:15:00.000000Z"),
         (NINE, "2026-01-31T00:00:00.000000Z"),
+        ("2026-01-31T09:15:45.500100Z", "2026-01-31T09:15:45.500000Z"),
+        (NINE, NINE.lower()),  # in a text field
+        (NINE.lower(), NINE),
         ("", None),
         (None, ""),
+        (" \n", None),
+        (" ", ""),
     ],
 )
 def test_what_a_crm_makes_of_a_value(written: Value, seen: Value) -> None:
@@ -110,6 +117,8 @@ def test_what_a_crm_makes_of_a_value(written: Value, seen: Value) -> None:
         ("0812-3456-789", "812-3456-789"),
         ("12-345", "1-2345"),  # too short for a phone
         ("call 08123456789 today", "mail 08123456789 never"),  # a text that holds a phone is no phone
+        ("08123456789", "not 08123456789"),
+        ("not 08123456789", "08123456789"),
         ("hall A 123456", "hall B 123456"),
         (NINE, "2026-01-31T09:15:44.000000Z"),
         (NINE, "2026-01-31T09:15:30.000000Z"),

@@ -1,0 +1,46 @@
+"""The HTTP API on a free port, with a real service and database behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+from crm_pipeline_tests.api.served import Served, serving
+from crm_pipeline_tests.databases import Databases
+
+Serve: TypeAlias = Callable[..., Served]
+
+
+@pytest.fixture
+def databases(request: pytest.FixtureRequest) -> Databases:
+    """SQLite, unless a test says otherwise: below the HTTP side, everything is tested on both."""
+    found: Databases = request.getfixturevalue(f"{getattr(request, 'param', 'sqlite')}_databases")
+    return found
+
+
+@pytest.fixture
+def serve(database_url: str, tmp_path: Path) -> Iterator[Serve]:
+    """Serve the API on an empty database, until the test ends: ``serve(connection, **settings)``."""
+    with ExitStack() as stack:
+        yield lambda connection="", **settings: stack.enter_context(
+            _configured(tmp_path, connection, database_url=database_url, **settings)
+        )
+
+
+@pytest.fixture
+def api(serve: Serve) -> Served:
+    """The API with its usual settings."""
+    return serve()
+
+
+@contextmanager
+def _configured(folder: Path, connection: str, **settings: Any) -> Iterator[Served]:
+    if connection:
+        (folder / "connection.yaml").write_text(connection)
+        settings["external_crm_config"] = folder / "connection.yaml"
+    with serving(**settings) as served:
+        yield served
