@@ -37,6 +37,14 @@ test-deep: $(VENV)/.installed-dev ## The convergence proof at length, and the bu
 	@$(RUN) pytest --numprocesses=auto --maxprocesses=4 --timeout=0 --hypothesis-profile=deep $(ARGS) \
 		crm_pipeline_tests/sync/test_converges.py crm_pipeline_tests/unit
 
+# Outside .venv and the lock: the tool is needed here only, and not by the gate.
+MUTATION := var/mutation/tools
+
+.PHONY: mutation
+mutation: $(VENV)/.installed-dev ## Change the merge in every small way: a test must notice each (an hour)
+	@$(INSTALL) --no-deps --upgrade --target $(MUTATION) mutmut==3.8.1 libcst==1.9.0
+	@PYTHONPATH=$(MUTATION) $(VENV)/bin/python tools/mutate.py $(ARGS)
+
 CHECKS := check-format check-lint check-types check-imports check-dead-code check-dependencies check-lock
 
 .PHONY: check

@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy.engine import Engine
 
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from crm_pipeline.connectors.base import Connector
+    from crm_pipeline.sync.parity import ReconcileReport
+
+_Told = TypeVar("_Told", Report, "ReconcileReport")
 
 LEASE_WAIT_SECONDS = 90.0
 """Longer than a lease lives: a worker that died elsewhere is outwaited."""
@@ -209,6 +212,25 @@ class ExternalCrmService(StatusReader):
                 reports.append(self._push(context, progress, just_pulled=True))
             return reports
 
+    def reconcile(self, *, repair: bool = False, progress: Progress = no_progress) -> ReconcileReport:
+        """Compare both sides whole; ``repair``: let the sync settle what differs silently.
+
+        What the CRM has to hear of afterwards goes with the next push. Deletes that are too many
+        for one run are left waiting; the report's note says so.
+
+        Raises:
+            ConnectorError: the CRM could not be read to the end.
+        """
+        from crm_pipeline.sync.reconcile import PATIENCE, reconcile  # noqa: PLC0415 - pandas, used only here
+
+        patience = max(PATIENCE, 2 * timedelta(minutes=self.settings.external_crm_sync_interval))
+        with self._leased("reconcile") as context:
+            return self._recorded(
+                context,
+                "reconcile",
+                lambda: reconcile(context, repair=repair, patience=patience, progress=progress),
+            )
+
     # What a person decides.
 
     def replay(self, ids: Collection[int] | None = None) -> int:
@@ -333,7 +355,7 @@ class ExternalCrmService(StatusReader):
             context, "push", lambda: push.push_changed(context, progress, just_pulled=just_pulled)
         )
 
-    def _recorded(self, context: Context, step: str, work: Callable[[], Report]) -> Report:
+    def _recorded(self, context: Context, step: str, work: Callable[[], _Told]) -> _Told:
         """Keep a row of every step: what it did, or why it failed."""
         calls = context.connector.calls
         with context.write() as tx:
@@ -348,10 +370,8 @@ class ExternalCrmService(StatusReader):
                 state.finish_run(tx, row, context.clock(), state="failed", error=told, api_calls=made)
             raise
         with writing(self.engine) as tx:
-            counts = {**report.counts.as_dict(), "conflicts": report.conflicts, "pending": report.pending}
-            state.finish_run(
-                tx, row, context.clock(), state="done", counts=counts, api_calls=report.api_calls
-            )
+            now, figures = context.clock(), report.figures()
+            state.finish_run(tx, row, now, state="done", counts=figures, api_calls=report.api_calls)
         return report
 
     def _set_polling(self, *, on: bool) -> None:

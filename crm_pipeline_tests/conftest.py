@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # tests of pure code should not wait for the database's modul
 settings.register_profile("fast", max_examples=50, deadline=None)
 settings.register_profile("ci", max_examples=200, deadline=None, print_blob=True)
 settings.register_profile("deep", max_examples=5_000, deadline=None, print_blob=True)
+settings.register_profile("repeatable", max_examples=50, deadline=None, derandomize=True)
 settings.load_profile("fast")
 
 # A zone that is not UTC and not the developer's: code that takes local time for UTC fails here.

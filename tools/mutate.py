@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import libcst as cst
+import libcst.matchers as m
 from mutmut.mutation.mutators import mutation_operators
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,6 +43,17 @@ TESTS = {
 PYTEST = "-m pytest -x -q --tb=no -p no:xdist -p no:cacheprovider --hypothesis-profile=repeatable"
 NOTICED = (1, 2)
 """Exit codes of pytest: a test failed, or the module could not even be imported."""
+
+
+UNCHANGED = (
+    m.Annotation()
+    | m.AnnAssign(annotation=m.Annotation(m.Name("TypeAlias")))
+    | m.Decorator()
+    | m.Expr(m.SimpleString())
+    | m.Import()
+    | m.ImportFrom()
+)
+"""What changes no value: types, decorators, docstrings, imports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +83,8 @@ def mutants(code: str) -> Iterator[Mutant]:
 
 
 def _changeable(node: Any) -> Iterator[Any]:
-    """Nodes of the tree but for what changes no value: types, docstrings, decorators, imports."""
-    match node:
-        case cst.Annotation() | cst.Decorator() | cst.Import() | cst.ImportFrom():
-            return
-        case cst.Expr(value=cst.SimpleString()) | cst.AnnAssign(
-            annotation=cst.Annotation(annotation=cst.Name("TypeAlias"))
-        ):
-            return
+    if m.matches(node, UNCHANGED):
+        return
     yield node
     for child in node.children:
         yield from _changeable(child)
@@ -111,12 +117,12 @@ _RANGE = re.compile(r"(\\u[0-9a-f]{4}|\w)-(\\u[0-9a-f]{4}|\w)")
 
 def _other_patterns(node: Any) -> Iterator[Any]:
     """A regular expression without one of its parts, with another count, with a shorter range."""
-    match node:
-        case cst.Call(func=cst.Attribute(attr=cst.Name("compile")), args=[first, *others]):
-            pattern = first.value.raw_value
-            for other in _patterns(pattern):
-                literal = first.value.with_changes(value=f'r"{other}"')
-                yield node.with_changes(args=[first.with_changes(value=literal), *others])
+    if not m.matches(node.func, m.Attribute(attr=m.Name("compile"))):
+        return
+    first, *others = node.args
+    for pattern in _patterns(first.value.raw_value):
+        literal = first.value.with_changes(value=f'r"{pattern}"')
+        yield node.with_changes(args=[first.with_changes(value=literal), *others])
 
 
 def _patterns(pattern: str) -> Iterator[str]:
@@ -135,7 +141,7 @@ def _spliced(text: str, span: tuple[int, int], new: str) -> str:
 
 
 def _code_point(part: str) -> int:
-    return int(part[2:], 16) if part.startswith("\\u") else ord(part)
+    return int(part.removeprefix("\\u"), 16) if part.startswith("\\u") else ord(part)
 
 
 OPERATORS: tuple[tuple[type, Callable[[Any], Iterable[Any]]], ...] = (
@@ -155,15 +161,15 @@ def check(module: str) -> tuple[int, list[Mutant]]:
     path.write_text(code, encoding="utf-8")
     if not _passes(module):
         raise RuntimeError(f"the tests of {module} fail on the code as it is")
-    tried = 0
-    survivors: list[Mutant] = []
-    for tried, mutant in enumerate(mutants(code), 1):
+    every = list(mutants(code))
+    survivors = []
+    for mutant in every:
         path.write_text(mutant.code, encoding="utf-8")
         if _passes(module):
             survivors.append(mutant)
             print(f"  {mutant}", flush=True)
     path.write_text(code, encoding="utf-8")
-    return tried, survivors
+    return len(every), survivors
 
 
 def _passes(module: str) -> bool:
@@ -179,7 +185,8 @@ def _passes(module: str) -> bool:
 
 def argued(module: str) -> set[str]:
     """What the page says of a module's survivors."""
-    listed = re.findall(r"^- `(\w+)\.py`: (`.+` becomes `.+`)$", (COPY / PAGE).read_text("utf-8"), re.MULTILINE)
+    page = (COPY / PAGE).read_text(encoding="utf-8")
+    listed = re.findall(r"^- `(\w+)\.py`: (`.+` becomes `.+`)$", page, re.MULTILINE)
     return {change for name, change in listed if name == module}
 
 

@@ -1,7 +1,8 @@
-"""`demo`: a CRM, a database and Dagster with made-up contacts, set up, played and checked."""
+"""`demo`: a CRM, a database, Dagster and the API with made-up contacts, set up, played and checked."""
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -12,17 +13,14 @@ import typer
 from crm_pipeline.cli.options import CommandError, Options
 
 if TYPE_CHECKING:
-    import subprocess
-
     from rich.console import RenderableType
 
     from crm_pipeline.cli.dagster_ui import DagsterUi
     from crm_pipeline.cli.demo_story import Story
+    from crm_pipeline.cli.http_api import HttpApi
 
 START_SECONDS = 180.0
 _DATABASE = "crm_pipeline.db"
-_LOG = "dagster.log"
-_LAST_LINES = 15
 
 
 def demo(
@@ -36,40 +34,58 @@ def demo(
     port: Annotated[
         int, typer.Option(min=1, max=65535, help="Port of the Dagster UI; a free one when it is taken.")
     ] = 3000,
+    api_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the HTTP API; a free one when it is taken.")
+    ] = 8080,
 ) -> None:
-    """Show everything on made-up contacts: two-way syncs in Dagster, with a summary that is checked."""
+    """Show everything on made-up contacts: two-way syncs, webhooks, with a summary that is checked."""
     from crm_pipeline.cli.dagster_ui import DagsterUi, dagster_dev, environment_without
     from crm_pipeline.cli.demo_story import Story
-    from crm_pipeline.cli.processes import sole, stoppable, usable_port, wait_until
+    from crm_pipeline.cli.http_api import HttpApi, http_api
+    from crm_pipeline.cli.processes import require_alive, sole, stoppable, usable_port, wait_until
     from crm_pipeline.settings import Settings
     from crm_pipeline.simulators.generic import CONTACTS_PATH, GenericCrm, create_app
     from crm_pipeline.simulators.serve import running
 
     options, project = Options.of(context), Path.cwd()
-    folder, port = project / "var" / "demo", usable_port(port)
+    folder, port, api_port = project / "var" / "demo", usable_port(port), usable_port(api_port)
     crm = GenericCrm.seeded(contacts)
     environment = environment_without([name.upper() for name in Settings.model_fields])
     with stoppable(), sole(folder.with_suffix(".lock")) as lock, running(create_app(crm)) as crm_url:
         _make_fresh(folder)
-        _configure(folder, f"{crm_url}{CONTACTS_PATH}", crm.options.api_key)
-        # The HTTP API will start here: it needs the folder's .env, and Dagster's processes need not know it.
-        with dagster_dev(
-            project,
-            folder / "dagster",
-            port,
-            folder=folder,
-            environment=environment,
-            log=folder / _LOG,
-            keep_open=[lock],
-        ) as dagster:
+        key, secret = secrets.token_hex(16), secrets.token_hex(16)
+        _configure(folder, f"{crm_url}{CONTACTS_PATH}", crm.options.api_key, key, secret)
+        home, dagster_log, api_log = (folder / name for name in ("dagster", "dagster.log", "api.log"))
+        with (
+            dagster_dev(
+                project,
+                home,
+                port,
+                folder=folder,
+                environment=environment,
+                log=dagster_log,
+                keep_open=[lock],
+            ) as dagster,
+            http_api(
+                api_port, home, folder=folder, environment=environment, log=api_log, keep_open=[lock]
+            ) as serving,
+        ):
+
+            def alive() -> None:
+                require_alive("Dagster", dagster, dagster_log)
+                require_alive("The API", serving, api_log)
+
             ui = DagsterUi(f"http://127.0.0.1:{port}")
-            story = Story(crm, folder / _DATABASE, ui, _say, lambda: _require_alive(dagster, folder))
+            api = HttpApi(f"http://127.0.0.1:{api_port}", key)
+            story = Story(crm, folder / _DATABASE, ui, api, secret, _say, alive)
             _say(f"A simulated CRM with {contacts} contacts answers at {crm_url}; Dagster is starting")
-            wait_until(lambda: _up(ui, story), seconds=START_SECONDS, what="starting Dagster")
+            wait_until(
+                lambda: _up(ui, api, story), seconds=START_SECONDS, what="starting Dagster and the API"
+            )
             story.play()
             _answer(options, story)
             if not once:
-                _stay(ui, story, crm_url)
+                _stay(ui, story, crm_url, key)
     failed = [check for check in story.checks if not check.held]
     if failed:
         raise CommandError(
@@ -87,29 +103,25 @@ def _make_fresh(folder: Path) -> None:
     folder.mkdir()
 
 
-def _configure(folder: Path, api_url: str, api_key: str) -> None:
+def _configure(folder: Path, crm_url: str, crm_key: str, key: str, secret: str) -> None:
     """Write the demo's settings as a user would: an .env and a connection file."""
     shutil.copyfile(Path(__file__).with_name("demo_connection.yaml"), folder / "connection.yaml")
     variables = {
         "EXTERNAL_CRM_ENABLED": "true",
-        "EXTERNAL_CRM_API_URL": api_url,
-        "EXTERNAL_CRM_API_KEY": api_key,
+        "EXTERNAL_CRM_API_URL": crm_url,
+        "EXTERNAL_CRM_API_KEY": crm_key,
         "EXTERNAL_CRM_CONFIG": "connection.yaml",
         "EXTERNAL_CRM_PUSH": "auto",
+        "EXTERNAL_CRM_WEBHOOK_SECRET": secret,
+        "CRM_API_KEY": key,
         "DATABASE_URL": f"sqlite:///{_DATABASE}",
     }
     (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
 
 
-def _require_alive(dagster: subprocess.Popen[bytes], folder: Path) -> None:
-    if dagster.poll() is not None:
-        lines = (folder / _LOG).read_text(errors="replace").splitlines()[-_LAST_LINES:]
-        raise CommandError("\n".join([f"Dagster ended with code {dagster.returncode}:", *lines]))
-
-
-def _up(ui: DagsterUi, story: Story) -> bool:
+def _up(ui: DagsterUi, api: HttpApi, story: Story) -> bool:
     story.alive()
-    return ui.loaded()
+    return ui.loaded() and api.up()
 
 
 def _answer(options: Options, story: Story) -> None:
@@ -126,15 +138,16 @@ def _answer(options: Options, story: Story) -> None:
     options.answer(document(story), Group(*shown))
 
 
-def _stay(ui: DagsterUi, story: Story, crm_url: str) -> None:
+def _stay(ui: DagsterUi, story: Story, crm_url: str, key: str) -> None:
     """Keep everything up until Ctrl-C.
 
     Raises:
-        CommandError: Dagster ended by itself.
+        CommandError: Dagster or the API ended by itself.
     """
     from crm_pipeline.cli.processes import forever
 
     _say(f"Dagster UI      {ui.url}")
+    _say(f"HTTP API        {story.api.url}/api/external/status (send the header 'X-API-Key: {key}')")
     _say(f"Simulated CRM   {crm_url}/sim/stats")
     _say(f"Settings        {story.database.parent / '.env'} (crm-pipeline status works in that folder)")
     _say("Ctrl-C stops everything")

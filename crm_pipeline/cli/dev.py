@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from crm_pipeline.cli.options import CommandError, Options
+from crm_pipeline.cli.options import Options
 
 
 def dev(
@@ -15,10 +16,15 @@ def dev(
     port: Annotated[
         int, typer.Option(min=1, max=65535, help="Port of the Dagster UI; a free one when it is taken.")
     ] = 3000,
+    api_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the HTTP API; a free one when it is taken.")
+    ] = 8080,
 ) -> None:
-    """Run the Dagster UI and daemon on the settings in force, until Ctrl-C."""
+    """Run the HTTP API, the Dagster UI and its daemon on the settings in force, until Ctrl-C."""
+    from crm_pipeline.api.app import require_safe
     from crm_pipeline.cli.dagster_ui import dagster_dev, environment_without
-    from crm_pipeline.cli.processes import sole, stoppable, usable_port
+    from crm_pipeline.cli.http_api import http_api
+    from crm_pipeline.cli.processes import forever, require_alive, sole, stoppable, usable_port
 
     options = Options.of(context)
     if options.env_file:
@@ -26,26 +32,27 @@ def dev(
             "dev reads .env in the working folder: Dagster's processes do", param_hint="--env-file"
         )
     settings = options.settings()
+    require_safe(settings)
     if not settings.external_crm_enabled:
         typer.echo("EXTERNAL_CRM_ENABLED is false: everything starts, nothing is pulled or pushed", err=True)
     project = Path.cwd()
     home = project / "var" / "dagster"
-    port = usable_port(port)
+    port, api_port = usable_port(port), usable_port(api_port)
+    environment = environment_without(())
     with (
         stoppable(),
         sole(home.with_suffix(".lock")) as lock,  # two daemons on one home would undo each other's work
         dagster_dev(
-            project,
-            home,
-            port,
-            folder=project,
-            environment=environment_without(()),
-            keep_open=[lock],
-        ) as process,
+            project, home, port, folder=project, environment=environment, keep_open=[lock]
+        ) as dagster,
+        http_api(api_port, home, folder=project, environment=environment, keep_open=[lock]) as serving,
+        suppress(KeyboardInterrupt),
     ):
-        typer.echo(f"Dagster UI: http://127.0.0.1:{port} (Ctrl-C stops it)", err=True)
-        try:
-            code = process.wait()
-        except KeyboardInterrupt:
-            return
-    raise CommandError(f"Dagster ended by itself with code {code}")
+        typer.echo(f"Dagster UI: http://127.0.0.1:{port}", err=True)
+        typer.echo(f"HTTP API: http://127.0.0.1:{api_port} (Ctrl-C stops both)", err=True)
+
+        def alive() -> None:
+            require_alive("Dagster", dagster)
+            require_alive("The API", serving)
+
+        forever(alive)

@@ -18,6 +18,7 @@ from crm_pipeline.cli.options import CommandError
 STOP_SECONDS = 20.0
 """How long children may take to end in order; Dagster takes about 4."""
 _POLL_SECONDS = 0.1
+_LAST_LINES = 15
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -104,8 +105,22 @@ def _group_lives(group: int) -> bool:
     return True
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float, what: str) -> None:
-    """Wait for a condition.
+def require_alive(name: str, process: subprocess.Popen[bytes], log: Path | None = None) -> None:
+    """See that a child still runs.
+
+    Raises:
+        CommandError: it has ended; with the last lines of its log.
+    """
+    if process.poll() is None:
+        return
+    lines = log.read_text(errors="replace").splitlines()[-_LAST_LINES:] if log else []
+    raise CommandError("\n".join([f"{name} ended by itself with code {process.returncode}", *lines]))
+
+
+def wait_until(
+    condition: Callable[[], bool], *, seconds: float, what: str, every: float = _POLL_SECONDS
+) -> None:
+    """Wait for a condition, looking ``every`` so many seconds.
 
     Raises:
         CommandError: it did not come true in time.
@@ -114,7 +129,7 @@ def wait_until(condition: Callable[[], bool], *, seconds: float, what: str) -> N
     while not condition():
         if time.monotonic() > deadline:
             raise CommandError(f"{what} took more than {seconds:.0f} seconds")
-        time.sleep(_POLL_SECONDS)
+        time.sleep(every)
 
 
 @contextmanager

@@ -6,6 +6,7 @@
 import warnings
 from collections.abc import Mapping
 from enum import Enum
+from typing import Any
 
 import dagster as dg
 from pydantic import Field

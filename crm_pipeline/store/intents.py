@@ -116,7 +116,7 @@ def refused_versions(tx: Connection, connection: str, contact_ids: Collection[st
         )
         .group_by(intents.c.contact_id)
     )
-    return {contact: version for contact, version in tx.execute(query)}
+    return {row[0]: row[1] for row in tx.execute(query)}
 
 
 def _load(tx: Connection, connection: str, *conditions: sa.ColumnElement[bool]) -> list[Intent]:

@@ -9,38 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import pandas as pd
 from sqlalchemy.engine import Connection as Transaction
 
-from crm_pipeline.connection import FieldType
 from crm_pipeline.store import contacts, intents, landing, ledger, links, rejects, webhooks
 from crm_pipeline.store.contacts import StoredContact
 from crm_pipeline.store.links import Link
-from crm_pipeline.sync.coerce import Value
 from crm_pipeline.sync.context import Context
 from crm_pipeline.sync.errors import RecordRejected
-from crm_pipeline.sync.listed import Column, Listed, Row, Shape, column
+from crm_pipeline.sync.listed import Listed, Row, Shape
 from crm_pipeline.sync.mapping import Values
 from crm_pipeline.sync.merge import ABSENT, CONFLICTS, FieldRules, FieldState, changed, merge_field, to_push
 from crm_pipeline.sync.parity import WHOLE, Drift, Kind, Known, ReconcileReport
 from crm_pipeline.sync.plan import PlannedWrite, plan_write
 from crm_pipeline.sync.selection import takes_part
+from crm_pipeline.sync.unsettled import Pair, unsettled
 from crm_pipeline.sync.workset import flat
 
 PORTION = 1000
 """Links, records or contacts looked up together."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A contact and its record, both alive."""
-
-    link: Link
-    contact: StoredContact
-    values: Values
-    """The contact's, canonical."""
-    position: int
-    """The record's, in the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,56 +37,6 @@ class Absence:
     """The next pull finds them gone by itself."""
     untold: frozenset[str]
     """The CRM cannot be asked for these."""
-
-
-def unsettled(pairs: Sequence[Pair], listed: Listed, types: Mapping[str, FieldType]) -> list[list[str]]:
-    """Fields of each pair that are not plainly settled.
-
-    Settled is what both sides hold alike, and what each side holds as it did at the last
-    agreement, be it in two spellings.
-    """
-    positions = [pair.position for pair in pairs]
-    open_cells = {}
-    for name, kind in types.items():
-        here, odd = _typed([pair.values.get(name) for pair in pairs], kind)
-        inner, outer = (pair.link.internal_shadow for pair in pairs), (pair.link.external_shadow for pair in pairs)
-        agreed_here, known_here = _shadow(inner, name, kind)
-        agreed_there, known_there = _shadow(outer, name, kind)
-        there, said = listed.cells(name, positions), listed.says(name, positions)
-        inside = known_here & _equal(here, agreed_here)
-        outside = known_there & _equal(there, agreed_there)
-        nothing = ~known_here & here.isna()
-        settled = (said & _equal(here, there)) | (inside & outside & said) | (~said & (inside | nothing))
-        open_cells[name] = ~settled | odd
-    table = pd.DataFrame(open_cells)
-    found: list[list[str]] = [[] for _ in pairs]
-    for number in table.index[table.any(axis="columns")]:
-        found[number] = [name for name in types if table[name].array[number]]
-    return found
-
-
-def _typed(values: Sequence[Value], kind: FieldType) -> tuple[Column, Column]:
-    """A column, and which of its values do not fit it: other programs write anything."""
-    fits = {FieldType.INTEGER: int, FieldType.NUMBER: (int, float), FieldType.BOOLEAN: bool}.get(kind, str)
-    number = kind in {FieldType.INTEGER, FieldType.NUMBER}
-    odd = [
-        value is not None and not (isinstance(value, fits) and not (number and isinstance(value, bool)))
-        for value in values
-    ]
-    kept = (None if wrong else value for value, wrong in zip(values, odd, strict=True))
-    return column(kept, kind), pd.Series(odd, dtype=bool)
-
-
-def _shadow(shadows: Iterable[Mapping[str, Value]], name: str, kind: FieldType) -> tuple[Column, Column]:
-    """A column of what was agreed, and where anything was."""
-    agreed = [shadow.get(name, ABSENT) for shadow in shadows]
-    values, odd = _typed([None if value is ABSENT else value for value in agreed], kind)
-    return values, pd.Series([value is not ABSENT for value in agreed], dtype=bool) & ~odd
-
-
-def _equal(left: Column, right: Column) -> Column:
-    """Equal, or both empty."""
-    return (left == right).fillna(value=False).astype(bool) | (left.isna() & right.isna())
 
 
 class Comparison:
@@ -117,8 +53,8 @@ class Comparison:
         """Records with a silent difference; None for each contact that never got one."""
         self.to_wake: list[int] = []
         """Landed rows of records that have to be applied once more as they are."""
-        self.gone: list[str] = []
-        """Linked records that do not exist any more."""
+        self.gone: dict[str, None] = {}
+        """Linked records that do not exist any more, in order."""
         self.lost: list[str] = []
         """Linked records whose contacts vanished without having been deleted."""
         self.unsent: list[str] = []
@@ -172,7 +108,9 @@ class Comparison:
         """Links with two living sides; the others are settled here."""
         pairs = []
         unlisted: list[Link] = []
-        for link, listed_at in zip(found, self._listed.positions([each.external_id for each in found]), strict=True):
+        for link, listed_at in zip(
+            found, self._listed.positions([each.external_id for each in found]), strict=True
+        ):
             # Until a record has told its own id, its link goes by the contact's.
             at = listed_at if listed_at >= 0 else self._listed.claims(link.external_id)
             contact = stored.get(link.contact_id)
@@ -208,7 +146,7 @@ class Comparison:
     def _there_again(self, link: Link, contact: StoredContact, at: int) -> None:
         """A record that was gone and is not."""
         row = self._listed.row(at)
-        reason = row.reason or self._left_out(row, flat(contact.data))
+        reason = row.reason or self._left_out(row, contact)
         if reason is not None:
             self._known(reason)
         else:
@@ -226,7 +164,9 @@ class Comparison:
             elif self._absence.is_news:
                 self._known(Known.NEWS)
             else:
-                self.gone.append(link.external_id)
+                self.gone[link.external_id] = None
+                if standing is not None and standing.deleted:
+                    self.to_wake.append(standing.id)
                 self._drift(None, Drift(link.contact_id, link.external_id, Kind.MISSING_THERE))
 
     def _compare_pair(self, pair: Pair, fields: Sequence[str], held: Iterable[str], *, unsure: bool) -> None:
@@ -235,10 +175,12 @@ class Comparison:
             self._report.agreed += 1
             return
         row = self._listed.row(pair.position)
-        reason = row.reason or self._left_out(row, pair.values)
+        reason = row.reason or self._left_out(row, pair.contact)
         if reason is None and unsure:
             reason = Known.PENDING
-        if reason is None and not self._heard.isdisjoint({link.external_id, link.contact_id, pair.values["id"]}):
+        if reason is None and not self._heard.isdisjoint(
+            {link.external_id, link.contact_id, pair.here["id"]}
+        ):
             reason = Known.WAITS
         if reason is not None:
             self._known(reason)
@@ -246,7 +188,7 @@ class Comparison:
         if form.shape is Shape.UNFIT:
             found: dict[str, Known | Kind | None] = dict.fromkeys(form.fields or {WHOLE}, Kind.VALUE)
         else:
-            found = {name: self._field(pair, name, row.values, held) for name in fields}
+            found = {name: self._field(pair, name, row.said, held) for name in fields}
         drifts = [name for name, each in found.items() if each is Kind.VALUE]
         if drifts:
             drift = (Drift(link.contact_id, link.external_id, Kind.VALUE, name) for name in sorted(drifts))
@@ -263,7 +205,7 @@ class Comparison:
         link, rule = pair.link, self._mapping.fields[name]
         state = FieldState(
             external=said.get(name, ABSENT),
-            internal=pair.values.get(name),
+            internal=pair.here.get(name),
             external_shadow=link.external_shadow.get(name, ABSENT),
             internal_shadow=link.internal_shadow.get(name, ABSENT),
             assumed=name in link.assumed,
@@ -281,32 +223,37 @@ class Comparison:
         waits = pair.contact.row_version != pair.contact.pushed_version
         if waits or (noticed is not None and noticed[0] == state.internal):
             return Known.PENDING
-        return Kind.VALUE if takes_part(self._mapping.outward, pair.values, {}) else Known.RULE
+        return Kind.VALUE if takes_part(self._mapping.outward, pair.here, {}) else Known.RULE
 
-    def _left_out(self, row: Row, known: Values | None) -> Known | None:
+    def _left_out(self, row: Row, contact: StoredContact | None) -> Known | None:
         """Whether a rule keeps a record out, as the sync would say."""
-        if row.form.shape is Shape.LEFT_OUT:
-            return Known.RULE
         if row.form.shape is Shape.READ:
             rules = self._context.connection.select.inward
-            return None if takes_part(rules, row.values, known) else Known.RULE
-        return None
+            known = self._mapping.canonical(flat(contact.data))[0] if contact is not None else None
+            return None if takes_part(rules, row.said, known) else Known.RULE
+        return Known.RULE if row.form.shape is Shape.LEFT_OUT else None
 
     # Records without a link.
 
     def _compare_records(self, tx: Transaction, positions: Sequence[int]) -> None:
         rows = [self._listed.row(at) for at in positions]
-        said = {at: str(row.values["id"]) for at, row in zip(positions, rows, strict=True) if "id" in row.values}
+        said = {at: str(row.said["id"]) for at, row in zip(positions, rows, strict=True) if "id" in row.said}
         behind = contacts.resolve(tx, list(said.values()))
         keys = {*said.values(), *behind.values()}
         stored = contacts.load(tx, keys, lock=False)
         link_of = {link.contact_id: link for link in links.load_by_contact(tx, self._context.name, keys)}
         for at, row in zip(positions, rows, strict=True):
             identity = said.get(at)
-            key = None if identity is None else identity if identity in stored else behind.get(identity, identity)
+            key = (
+                None
+                if identity is None
+                else identity
+                if identity in stored
+                else behind.get(identity, identity)
+            )
             contact = stored.get(key or "")
             reason = Known.GONE if row.form.shape is Shape.DELETED else row.reason
-            reason = reason or self._left_out(row, flat(contact.data) if contact else None)
+            reason = reason or self._left_out(row, contact)
             if reason is None and not self._heard.isdisjoint({row.external_id, identity, key}):
                 reason = Known.WAITS
             if reason is not None:
@@ -318,9 +265,8 @@ class Comparison:
 
     def _is_second(self, at: int, identity: str, link: Link | None) -> bool:
         """Whether the contact has a record already: one it is linked to, or one listed before this."""
-        if link is not None and link.external_deleted_at is None:
-            return link.external_id not in self.gone
-        return link is None and self._listed.claims(identity) != at
+        lives = link is not None and link.external_deleted_at is None and link.external_id not in self.gone
+        return lives or self._listed.claims(identity) != at
 
     # Contacts without a link.
 

@@ -7,8 +7,8 @@ from functools import lru_cache
 
 _CANONICAL = re.compile(r"(?!620)[1-9][0-9]{6,14}@c\.us")
 """What every phone becomes. 620 is a country code with the zero of a number at home left in."""
-_LID = re.compile(r"[0-9]{5,20}@lid", re.IGNORECASE)
-_SERVER = re.compile(r"(?::[0-9]+)?@(?:c\.us|s\.whatsapp\.net)\Z", re.IGNORECASE)
+_LID = re.compile(r"[0-9]{5,20}@lid")
+_SERVER = re.compile(r"(?::[0-9]+)?@(?:c\.us|s\.whatsapp\.net)\Z")
 _PHONE_CHARACTERS = re.compile(r"[\s(]*\+?[\s(]*[0-9][0-9\s().\u2010-\u2015-]*")
 """No slash: it stands between two numbers, or between a number and the last digit of the next."""
 _WHOLE_NUMBER = re.compile(r"[0-9]+\.0")
@@ -41,10 +41,10 @@ def whatsapp_id(raw: str, region: str = "ID") -> str:
     if len(raw) > _LONGEST:
         msg = "is too long for a WhatsApp id or phone number"
         raise NoIdentityError(msg)
-    text = _INVISIBLE.sub("", raw).strip()
+    text = _INVISIBLE.sub("", raw).strip().lower()
     if _LID.fullmatch(text):
-        return text.lower()
-    if text.lower().endswith("@g.us"):
+        return text
+    if text.endswith("@g.us"):
         msg = "is a group, not a contact"
         raise NoIdentityError(msg)
     phone = _SERVER.sub("", text)
@@ -99,4 +99,4 @@ def _e164(text: str, region: str | None = None, *, mobile: bool = False) -> str 
     kinds = phonenumbers.PhoneNumberType
     if mobile and phonenumbers.number_type(number) not in {kinds.MOBILE, kinds.FIXED_LINE_OR_MOBILE}:
         return None
-    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164).lstrip("+")
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164).removeprefix("+")

@@ -10,8 +10,8 @@ from typing import Any, Final, TypeAlias
 
 import pandas as pd
 
-from crm_pipeline.connection import FieldType
 from crm_pipeline.connectors.base import Record
+from crm_pipeline.contact import FieldType
 from crm_pipeline.store import landing
 from crm_pipeline.store.landing import Arrival, Standing
 from crm_pipeline.sync.arrivals import arrivals
@@ -67,7 +67,7 @@ class Row:
 
     external_id: str
     form: Form
-    values: Values
+    said: Values
     reason: Known | None
     """Why it may differ: it is news, it waits, or it was rejected or left out exactly as it is."""
     landed_id: int | None
@@ -80,15 +80,11 @@ class Listed:
     Kept of each are the external id, the canonical values, and three numbers.
     """
 
-    def __init__(self, context: Context, news_since: datetime, *, land: bool) -> None:
-        """Start empty.
-
-        Args:
-            context: a worker that holds the lease.
-            news_since: what was modified since then, the next pull reads by itself.
-            land: store what is new like a pull, for the caller to apply.
-        """
-        self._context, self._news_since, self._land = context, news_since, land
+    def __init__(self, context: Context, *, land: bool) -> None:
+        """Start empty; ``land``: store what is new like a pull, for the caller to apply."""
+        self._context, self._land = context, land
+        self.news_since = EVERYTHING
+        """What was modified since then, the next pull reads by itself."""
         self._types = {name: rule.type for name, rule in context.mapping.fields.items()}
         self._columns = {rule.json_name: name for name, rule in context.mapping.fields.items()}
         self._codes: dict[Form, int] = {}
@@ -133,7 +129,7 @@ class Listed:
 
     def positions(self, external_ids: Sequence[str]) -> list[int]:
         """Where records stand in the table; -1 for those that are not in it."""
-        found: list[int] = self._values.index.get_indexer(pd.Index(external_ids, dtype="string")).tolist()
+        found: list[int] = self._values.index.get_indexer(pd.Index(list(external_ids), dtype="string")).tolist()
         return found
 
     def claims(self, identity: str) -> int:
@@ -151,7 +147,7 @@ class Listed:
 
     def form(self, position: int) -> Form:
         """What kind of thing the record at a position says."""
-        return self._forms[self._facts["form"].array[position]]
+        return self._forms[int(self._facts["form"].array[position])]
 
     def row(self, position: int) -> Row:
         """The record at a position."""
@@ -161,7 +157,7 @@ class Listed:
         return Row(
             external_id=str(self._values.index[position]),
             form=form,
-            values={name: self._plain(name, self._values[name].array[position]) for name in said},
+            said={name: self._plain(name, self._values[name].array[position]) for name in said},
             reason=None if reason == _NO_REASON else _REASONS[reason],
             landed_id=None if landed is pd.NA else int(landed),
         )
@@ -196,8 +192,8 @@ class Listed:
             # Looked at exactly as it is: a reason, a rule or a person has kept it out.
             kept_out = {Outcome.REJECTED.value: Known.REJECTED, Outcome.SKIPPED.value: Known.RULE}
             return kept_out.get(standing.outcome or "")
-        news = self._news_since == EVERYTHING or (
-            record.modified_at is not None and record.modified_at >= self._news_since
+        news = self.news_since == EVERYTHING or (
+            record.modified_at is not None and record.modified_at >= self.news_since
         )
         return Known.NEWS if news else None
 

@@ -188,21 +188,20 @@ def _conflict(state: FieldState, rules: FieldRules, external: Value, internal: V
     policy = ruled.get(rules.direction, rules.policy)
     if policy is Policy.MANUAL:
         return _keep(Verdict.HELD, state)
-    if _winner(policy, state, rules) == "external":
+    if _external_wins(policy, state, rules):
         return Decision(Verdict.EXTERNAL_WINS, external, external, external)
     return _internal_stands(Verdict.INTERNAL_WINS, internal, external)
 
 
-def _winner(policy: Policy, state: FieldState, rules: FieldRules) -> Side:
-    if policy is Policy.EXTERNAL:
-        return "external"
-    if policy is Policy.INTERNAL:
-        return "internal"
+def _external_wins(policy: Policy, state: FieldState, rules: FieldRules) -> bool:
+    """Whether the CRM's value stands; where the clocks cannot tell, the tie does."""
+    if policy is not Policy.NEWEST:
+        return policy is Policy.EXTERNAL
     if state.external_at is None or state.internal_at is None:
-        return rules.tie
+        return rules.tie == "external"
     if abs(state.external_at - state.internal_at) <= rules.tolerance:
-        return rules.tie
-    return "external" if state.external_at > state.internal_at else "internal"
+        return rules.tie == "external"
+    return state.external_at > state.internal_at
 
 
 def _keep(verdict: Verdict, state: FieldState) -> Decision:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from crm_pipeline.connectors.base import Page, Window
 from crm_pipeline.store import contacts, landing, links, state
@@ -72,18 +73,21 @@ def _pulls_run(known: ConnectionState | None, now: datetime, patience: timedelta
 
 
 def _read_crm(
-    context: Context, known: ConnectionState | None, report: ReconcileReport, progress: Progress, *, land: bool
+    context: Context,
+    known: ConnectionState | None,
+    report: ReconcileReport,
+    progress: Progress,
+    *,
+    land: bool,
 ) -> Listed:
-    listed: Listed | None = None
+    listed = Listed(context, land=land)
     for page in context.connector.pages(Window()):
-        if listed is None:
-            listed = Listed(context, _news_since(context, known, page), land=land)
+        if not report.pages:
+            listed.news_since = _news_since(context, known, page)
         listed.add(page.records, page.read_at)
         report.pages += 1
         report.records += len(page.records)
         progress(report.records, None)
-    if listed is None:  # no connector does this; one that did would have read nothing
-        listed = Listed(context, EVERYTHING, land=land)
     listed.close()
     return listed
 
@@ -105,9 +109,10 @@ def _ask_for_unlisted(context: Context, listed: Listed) -> frozenset[str]:
     Those that are there join the table. Asking by id tells a deleted record from one that a
     listing left out, and from one that was merged into another.
     """
+    missing: list[str] = []
     with context.read() as tx:
-        linked = [name for part in links.each_external_id(tx, context.name) for name in part]
-    missing = [name for name, at in zip(linked, listed.positions(linked), strict=True) if at < 0]
+        for part in links.each_external_id(tx, context.name):
+            missing += [name for name, at in zip(part, listed.positions(part), strict=True) if at < 0]
     by_id = [name for name in missing if not is_address(name)]
     for start in range(0, len(by_id), _ASKED_TOGETHER):
         read_at = context.clock()
@@ -134,7 +139,7 @@ def _repair(
             links.delete(tx, context.name, part)
         for rows in _parts(found.to_wake):
             landing.wait_again(tx, context.name, ids=rows)
-        for part in _parts(found.gone):
+        for part in _parts(list(found.gone)):
             tombstones = [tombstone(name, began_at) for name in part]
             landing.land(tx, context.name, tombstones, context.run_id)
         for part in _parts(found.unsent):
@@ -158,5 +163,8 @@ def _tell_what_became(context: Context, found: Comparison, report: ReconcileRepo
         report.mended += len(part) - left - refused
 
 
-def _parts(items: Sequence[T]) -> list[Sequence[T]]:
+_T = TypeVar("_T")
+
+
+def _parts(items: Sequence[_T]) -> list[Sequence[_T]]:
     return [items[start : start + PORTION] for start in range(0, len(items), PORTION)]

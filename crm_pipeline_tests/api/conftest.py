@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from crm_pipeline_tests.api.served import Served, serving
-from crm_pipeline_tests.databases import Databases
+from crm_pipeline_tests.databases import Databases, SqliteDatabases
 
 Serve: TypeAlias = Callable[..., Served]
 
@@ -35,6 +35,13 @@ def serve(database_url: str, tmp_path: Path) -> Iterator[Serve]:
 def api(serve: Serve) -> Served:
     """The API with its usual settings."""
     return serve()
+
+
+@pytest.fixture(scope="module")
+def shared(sqlite_databases: SqliteDatabases) -> Iterator[Served]:
+    """One API for all tests of a file that do not mind each other."""
+    with sqlite_databases.fresh() as url, serving(database_url=url) as served:
+        yield served
 
 
 @contextmanager

@@ -163,9 +163,10 @@ def serving(
     kind: type[ExternalCrmService] = ExternalCrmService,
     **settings: Any,
 ) -> Iterator[Served]:
-    """Serve the API from a thread."""
+    """Serve the API from a thread; a setting that is None is one that is not set."""
     output = io.BytesIO()
-    with kind(settings=load_settings(**{**SETTINGS, **settings})) as service:
+    said = {name: value for name, value in {**SETTINGS, **settings}.items() if value is not None}
+    with kind(settings=load_settings(**said)) as service:
         ready = threading.Event()
         app = create_app(service, open_log(output), limiter=limiter)
         running = server(app, ready.set, bounds=bounds)

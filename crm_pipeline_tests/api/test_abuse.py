@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeAlias
 
 import pytest
@@ -18,22 +18,13 @@ from crm_pipeline_tests.api.served import (
     Reply,
     Served,
     head,
-    serving,
     webhook_head,
 )
-from crm_pipeline_tests.databases import SqliteDatabases
 
 Refused: TypeAlias = requests.Response | Reply
 STATUS = "/api/external/status"
 PUSH = "/api/external/push/"
 BODY = json.dumps({"secret": SECRET, **RECORD}).encode()
-
-
-@pytest.fixture(scope="module")
-def shared(sqlite_databases: SqliteDatabases) -> Iterator[Served]:
-    """One API for the whole table: what a request breaks, the next one meets."""
-    with sqlite_databases.fresh() as url, serving(database_url=url) as served:
-        yield served
 
 
 def body(content: bytes | str, **headers: str) -> Callable[[Served], Refused]:

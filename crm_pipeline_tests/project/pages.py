@@ -59,7 +59,7 @@ def rows(text: str, columns: int | None = None) -> Iterator[list[str]]:
             continue
         if number + 1 < len(lines) and lines[number + 1].startswith("|--"):
             continue
-        cells = [cell.strip() for cell in line.strip().strip("|").split(" | ")]
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
         if columns in {None, len(cells)}:
             yield cells
 

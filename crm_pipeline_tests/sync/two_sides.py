@@ -87,11 +87,15 @@ class Script:
 
     machine: TwoSides
     events: dict[int, str]
+    dies_at: str = ""
+    """A place by its name, where the worker dies when it comes by for the first time."""
     passed: int = 0
     pages: int = 0
 
     def __call__(self, where: str) -> None:
         """Pass a place."""
+        if where == self.dies_at:
+            raise Crash(where)
         self.pages += where == "page"
         event = self.events.get(self.passed)
         self.passed += 1
@@ -220,6 +224,14 @@ class TwoSides(RuleBasedStateMachine):
         """A run that dies, meets failing calls, and has users edit meanwhile."""
         self._run(events, pull=pull)
 
+    @rule(
+        pull=st.booleans(),
+        where=st.sampled_from(["page", "before write", "one write", "after write", "after write"]),
+    )
+    def dies_at(self, where: str, pull: bool) -> None:  # noqa: FBT001
+        """A run that dies around a call, where nobody can tell what arrived."""
+        self._run({}, pull=pull, dies_at=where)
+
     @rule(status=st.sampled_from([WriteStatus.FAILED, WriteStatus.UNKNOWN]), number=st.integers(0, 2))
     def next_write_fails(self, status: WriteStatus, number: int) -> None:
         """The CRM will refuse one record's next write for a passing cause, or not say."""
@@ -325,11 +337,11 @@ class TwoSides(RuleBasedStateMachine):
     def _record(self, phone: str) -> dict[str, Any] | None:
         return next((record for record in self.world.crm.records.values() if record["phone"] == phone), None)
 
-    def _run(self, events: dict[int, str], *, pull: bool = True) -> None:
+    def _run(self, events: dict[int, str], *, pull: bool = True, dies_at: str = "") -> None:
         crm = self.world.crm
         mapping = FieldMapping(self.world.connection)
         context = FaultyContext(self.engine, self.world.connection, crm, mapping, mapping, "run", crm.clock)
-        crm.fault = Script(self, events)
+        crm.fault = Script(self, events, dies_at)
         try:
             with lease_held(context):
                 with context.write() as tx:

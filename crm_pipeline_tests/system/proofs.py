@@ -177,9 +177,6 @@ def killed_push(stage: Stage, changed: int, new: int, kills: int, random: Random
         _agree(proof, stage, edits)
         proof.claim("records", len(stage.crm.records), before + new)
         proof.more["edits"] = len(edits.made)
-        own = "SELECT count(*) FROM conflicts WHERE external LIKE ? AND internal LIKE ?"
-        conflicts = stage.other.sql(own, *('"here %',) * 2)[0][0]
-        proof.claim("users in conflict with their own echo", conflicts, 0)
         _no_write_twice(proof, stage)
     return proof
 
@@ -198,27 +195,34 @@ def _insert(stage: Stage, number: int) -> None:
 
 
 def _no_write_twice(proof: Proof, stage: Stage) -> None:
-    """Claim that the CRM was told of each new value once. Values are unlike any other."""
-    told = Counter(
-        value
-        for record in sent(stage.crm)
-        for value in record.values()
-        if isinstance(value, str) and value.startswith(("here ", "Panitia "))
-    )
-    echoes = [each for record in sent(stage.crm) for each in record.values() if _is_echo(each)]
-    proof.claim("echoes sent back", echoes, [])
+    """Claim that the CRM was told of each new value once, and of none that came from it.
+
+    Nor may a user be in conflict with what the CRM was told for another user here.
+    """
+    values = [value for record in sent(stage.crm) for value in record.values()]
+    told = Counter(value for value in values if _starts(value, _OURS))
     twice = {value: number for value, number in told.items() if number > 1}
     proof.more["values written"] = len(told)
     proof.more["written twice"] = len(twice)
     proof.claim("written twice", twice, {})
+    proof.claim("sent back to the CRM", [value for value in values if _starts(value, ("there ",))], [])
+    conflicts = [json.loads(value) for (value,) in stage.other.sql("SELECT external FROM conflicts") if value]
+    proof.claim("in conflict with an echo", [value for value in conflicts if _starts(value, _OURS)], [])
 
 
-def _is_echo(value: object) -> bool:
-    return isinstance(value, str) and value.startswith("there ")
+_OURS = ("here ", "Panitia ")
+"""How values begin that only other programs write here."""
+
+
+def _starts(value: object, words: tuple[str, ...]) -> bool:
+    return isinstance(value, str) and value.startswith(words)
+
+
+_NEWEST = "SELECT id FROM contacts ORDER BY id DESC LIMIT 10"
 
 
 def cut_replies(stage: Stage, cuts: int) -> Proof:
-    """Create contacts in the CRM, and lose so many replies after it has made the record."""
+    """Create contacts in the CRM, lose so many replies after it has made the record, and edit some."""
     with _proof("creates, reply cut", stage) as proof:
         stage.must("pull")
         # Single calls: after three lost replies in a row a run takes the CRM to hang, and stops.
@@ -229,8 +233,10 @@ def cut_replies(stage: Stage, cuts: int) -> Proof:
         proof.claim("exit code with writes left", stage.run("push").code, 1)
         struck = stage.crm.turns.struck["cut_after_write"] * (stage.batch or 1)
         stage.crm.faults = Faults()
+        edits = Edits(stage)
+        edits.here("nama", (contact for (contact,) in stage.other.sql(_NEWEST)))
         stage.settle()
-        _agree(proof, stage)
+        _agree(proof, stage, edits)
         proof.more["creates cut"] = struck
         proof.claim("creates cut", struck, cuts)
         proof.claim("records", len(stage.crm.records), before + new)

@@ -1,0 +1,107 @@
+"""The log: a line for each request, of which nobody can be recognised and which nobody can forge."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+
+import pytest
+
+from crm_pipeline.api.logs import JsonLines, Pseudonyms, open_log
+from crm_pipeline_tests.api.served import KEY, SECRET, WEBHOOK, Served, head
+
+EVIL = 'x"}\r\n{"event":"forged"}\x1b[31m\u202e'
+
+
+def test_one_line_for_each_request(shared: Served) -> None:
+    """With its name, route, status, time, caller and key; the caller and the contact under other names."""
+    before = len(shared.log)
+    shared.ask("POST", "/api/external/push/628999999999")
+    shared.ask("GET", f"/api/external/status?api_key={KEY}")
+    push, status = shared.log[before:]
+    assert push | {"request_id": "", "ms": 0, "timestamp": ""} == {
+        "event": "request",
+        "level": "info",
+        "request_id": "",
+        "method": "POST",
+        "route": "/api/external/push/{contact_id}",
+        "status": 404,
+        "ms": 0,
+        "caller": status["caller"],
+        "key": status["key"],
+        "subject": push["subject"],
+        "timestamp": "",
+    }
+    assert len(status["key"]) == 8
+    assert len(push["subject"]) == 12
+
+
+def test_nobody_can_be_recognised(shared: Served) -> None:
+    """No phone, name, address, key, secret, query or header of anybody, whatever is sent."""
+    marks = {
+        "phone": "628555555555",
+        "name": "Marked Name",
+        "query": "marked-query",
+        "agent": "marked-agent",
+        "key": "marked-key",
+        "path": "marked-path",
+        "event": "marked-event",
+    }
+    shared.post({"phone": marks["phone"], "name": marks["name"]}, headers={"webhook-id": marks["event"]})
+    shared.post({"phone": f"{marks['phone']}@g.us", "name": marks["name"]})
+    shared.ask(
+        "GET", f"{WEBHOOK}/{marks['event']}?x={marks['query']}", headers={"User-Agent": marks["agent"]}
+    )
+    shared.ask("POST", f"/api/external/push/{marks['phone']}")
+    shared.ask("GET", "/api/external/status", key=marks["key"], headers={"X-Forwarded-For": "198.51.100.77"})
+    shared.ask("GET", f"/{marks['path']}/{marks['phone']}")
+    written = shared.output.getvalue().decode()
+    for mark in (*marks.values(), KEY, SECRET, "127.0.0.1", "198.51.100.77"):
+        assert mark not in written
+
+
+def test_no_line_can_be_forged(shared: Served) -> None:
+    """Line breaks, escapes and marks of writing direction stay inside one line, as plain ASCII."""
+    before = len(shared.log)
+    shared.post({"phone": "628444444444", "name": EVIL})
+    shared.raw(head("GET", "/x%0d%0a%7b%22event%22:%22forged%22%7d%1b[31m"))
+    shared.raw(b'GET / HTTP/1.1\r\nHost: x\r\nX-Request-Id: {"event":"forged"}\r\n\r\n')
+    lines = shared.output.getvalue()
+    assert lines.isascii()
+    assert [line["event"] for line in shared.log[before:]] == ["request"] * 3
+
+
+def test_odd_characters_are_escaped() -> None:
+    """Even where one of our own values holds them."""
+    output = io.BytesIO()
+    open_log(output).info("odd", value=EVIL)
+    assert output.getvalue().isascii()
+    assert output.getvalue().count(b"\n") == 1
+    assert json.loads(output.getvalue())["value"] == EVIL
+
+
+def test_what_libraries_log_is_a_line_without_their_messages(caplog: pytest.LogCaptureFixture) -> None:
+    """An error's kind and place, never its text: that may quote a contact."""
+    try:
+        raise ValueError("628333333333")
+    except ValueError:
+        with caplog.at_level(logging.ERROR):
+            logging.getLogger("somebody").exception("failed")
+    line = json.loads(JsonLines().format(caplog.records[-1]))
+    assert line == {
+        "event": "failed",
+        "logger": "somebody",
+        "level": "error",
+        "error": "ValueError",
+        "at": line["at"],
+    }
+    assert line["at"].startswith("test_logs.py:")
+
+
+def test_names_in_the_log_are_keyed() -> None:
+    """The same under one key, others under another, and no digest that can be tried out."""
+    one, other = Pseudonyms(b"one"), Pseudonyms(b"other")
+    assert one.of("628111111111") == Pseudonyms(b"one").of("628111111111") != other.of("628111111111")
+    assert one.of("628111111111") != one.of("628111111112")
+    assert one.of("\ud800")
