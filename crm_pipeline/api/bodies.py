@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -42,30 +42,18 @@ class Document:
 class BodyReader:
     """Reads bodies; all that are held at once stay below a bound."""
 
-    def __init__(self, max_held: int = MAX_HELD) -> None:
-        """``max_held`` in bytes."""
-        self._free = max_held
+    def __init__(self, most: int = MAX_HELD) -> None:
+        """``most`` in bytes."""
+        self._most = most
+        self._held = 0
 
-    @contextmanager
-    def room(self) -> Iterator[None]:
-        """Room for one body, for as long as it is held.
-
-        Raises:
-            Problem: there is none left (503).
-        """
-        if self._free < MAX_BYTES:
-            raise passing(503, "Too much is being received at once.", seconds=1)
-        self._free -= MAX_BYTES
-        try:
-            yield
-        finally:
-            self._free += MAX_BYTES
-
-    async def read(self, headers: Headers, receive: Receive) -> bytes:
-        """The raw body of a JSON request.
+    @asynccontextmanager
+    async def read(self, headers: Headers, receive: Receive) -> AsyncIterator[bytes]:
+        """The raw body of a JSON request, held until the block ends.
 
         Raises:
-            Problem: it is no plain JSON (415), or too long, whatever its length header says (413).
+            Problem: it is no plain JSON (415), too long, whatever its length header says (413),
+                or too much is held already (503).
             ClientDisconnect: the other end is gone.
         """
         _require_plain_json(headers)
@@ -74,17 +62,22 @@ class BodyReader:
             raise _too_long()
         parts: list[bytes] = []
         length, more = 0, True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnect
-            part: bytes = message.get("body", b"")
-            length += len(part)
-            if length > MAX_BYTES:
-                raise _too_long()
-            parts.append(part)
-            more = message.get("more_body", False)
-        return b"".join(parts)
+        try:
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                parts.append(message.get("body", b""))
+                more = message.get("more_body", False)
+                length += len(parts[-1])
+                self._held += len(parts[-1])
+                if length > MAX_BYTES:
+                    raise _too_long()
+                if self._held > self._most:
+                    raise passing(503, "Too much is being received at once.", seconds=1)
+            yield b"".join(parts)
+        finally:
+            self._held -= length
 
 
 def parse(body: bytes) -> Document:

@@ -96,8 +96,7 @@ Handler: TypeAlias = Callable[[Api, Request, Visit], Awaitable[Response]]
 
 async def webhook(api: Api, request: Request, visit: Visit) -> Response:
     """Land events; the answer comes when they are durable."""
-    with api.bodies.room():
-        body = await api.bodies.read(request.headers, request.receive)
+    async with api.bodies.read(request.headers, request.receive) as body:
         proof = api.door.check_signature(request, body)
         objects, listed = api.door.open(bodies.parse(body))
         arrivals = api.door.arrivals(request, proof, objects, listed=listed, request_id=visit.request_id)

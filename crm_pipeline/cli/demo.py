@@ -39,45 +39,33 @@ def demo(
     ] = 8080,
 ) -> None:
     """Show everything on made-up contacts: two-way syncs, webhooks, with a summary that is checked."""
-    from crm_pipeline.cli.dagster_ui import DagsterUi, dagster_dev, environment_without
+    from crm_pipeline.cli.dagster_ui import DagsterUi, environment_without
     from crm_pipeline.cli.demo_story import Story
-    from crm_pipeline.cli.http_api import HttpApi, http_api
-    from crm_pipeline.cli.processes import require_alive, sole, stoppable, usable_port, wait_until
+    from crm_pipeline.cli.http_api import HttpApi
+    from crm_pipeline.cli.pipeline import Ports, pipeline
+    from crm_pipeline.cli.processes import sole, stoppable, wait_until
     from crm_pipeline.settings import Settings
     from crm_pipeline.simulators.generic import CONTACTS_PATH, GenericCrm, create_app
     from crm_pipeline.simulators.serve import running
 
     options, project = Options.of(context), Path.cwd()
-    folder, port, api_port = project / "var" / "demo", usable_port(port), usable_port(api_port)
-    crm = GenericCrm.seeded(contacts)
+    folder, crm = project / "var" / "demo", GenericCrm.seeded(contacts)
     environment = environment_without([name.upper() for name in Settings.model_fields])
     with stoppable(), sole(folder.with_suffix(".lock")) as lock, running(create_app(crm)) as crm_url:
         _make_fresh(folder)
         key, secret = secrets.token_hex(16), secrets.token_hex(16)
         _configure(folder, f"{crm_url}{CONTACTS_PATH}", crm.options.api_key, key, secret)
-        home, dagster_log, api_log = (folder / name for name in ("dagster", "dagster.log", "api.log"))
-        with (
-            dagster_dev(
-                project,
-                home,
-                port,
-                folder=folder,
-                environment=environment,
-                log=dagster_log,
-                keep_open=[lock],
-            ) as dagster,
-            http_api(
-                api_port, home, folder=folder, environment=environment, log=api_log, keep_open=[lock]
-            ) as serving,
-        ):
-
-            def alive() -> None:
-                require_alive("Dagster", dagster, dagster_log)
-                require_alive("The API", serving, api_log)
-
-            ui = DagsterUi(f"http://127.0.0.1:{port}")
-            api = HttpApi(f"http://127.0.0.1:{api_port}", key)
-            story = Story(crm, folder / _DATABASE, ui, api, secret, _say, alive)
+        with pipeline(
+            project,
+            folder / "dagster",
+            Ports(port, api_port),
+            folder=folder,
+            environment=environment,
+            lock=lock,
+            logs=folder,
+        ) as started:
+            ui, api = DagsterUi(started.ui_url), HttpApi(started.api_url, key)
+            story = Story(crm, folder / _DATABASE, ui, api, secret, _say, started.alive)
             _say(f"A simulated CRM with {contacts} contacts answers at {crm_url}; Dagster is starting")
             wait_until(
                 lambda: _up(ui, api, story), seconds=START_SECONDS, what="starting Dagster and the API"

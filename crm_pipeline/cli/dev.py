@@ -22,9 +22,9 @@ def dev(
 ) -> None:
     """Run the HTTP API, the Dagster UI and its daemon on the settings in force, until Ctrl-C."""
     from crm_pipeline.api.app import require_safe
-    from crm_pipeline.cli.dagster_ui import dagster_dev, environment_without
-    from crm_pipeline.cli.http_api import http_api
-    from crm_pipeline.cli.processes import forever, require_alive, sole, stoppable, usable_port
+    from crm_pipeline.cli.dagster_ui import environment_without
+    from crm_pipeline.cli.pipeline import Ports, pipeline
+    from crm_pipeline.cli.processes import forever, sole, stoppable
 
     options = Options.of(context)
     if options.env_file:
@@ -37,22 +37,19 @@ def dev(
         typer.echo("EXTERNAL_CRM_ENABLED is false: everything starts, nothing is pulled or pushed", err=True)
     project = Path.cwd()
     home = project / "var" / "dagster"
-    port, api_port = usable_port(port), usable_port(api_port)
-    environment = environment_without(())
     with (
         stoppable(),
         sole(home.with_suffix(".lock")) as lock,  # two daemons on one home would undo each other's work
-        dagster_dev(
-            project, home, port, folder=project, environment=environment, keep_open=[lock]
-        ) as dagster,
-        http_api(api_port, home, folder=project, environment=environment, keep_open=[lock]) as serving,
+        pipeline(
+            project,
+            home,
+            Ports(port, api_port),
+            folder=project,
+            environment=environment_without(()),
+            lock=lock,
+        ) as running,
         suppress(KeyboardInterrupt),
     ):
-        typer.echo(f"Dagster UI: http://127.0.0.1:{port}", err=True)
-        typer.echo(f"HTTP API: http://127.0.0.1:{api_port} (Ctrl-C stops both)", err=True)
-
-        def alive() -> None:
-            require_alive("Dagster", dagster)
-            require_alive("The API", serving)
-
-        forever(alive)
+        typer.echo(f"Dagster UI: {running.ui_url}", err=True)
+        typer.echo(f"HTTP API: {running.api_url} (Ctrl-C stops both)", err=True)
+        forever(running.alive)

@@ -141,7 +141,8 @@ class Comparison:
             self._known(Known.GONE)
             return
         self.lost.append(link.external_id)
-        self._drift(self._listed.row(at), Drift(link.contact_id, link.external_id, Kind.MISSING_HERE))
+        row = self._listed.row(at)
+        self._drift(row, Drift(link.contact_id, row.external_id, Kind.MISSING_HERE))
 
     def _there_again(self, link: Link, contact: StoredContact, at: int) -> None:
         """A record that was gone and is not."""
@@ -150,7 +151,7 @@ class Comparison:
         if reason is not None:
             self._known(reason)
         else:
-            self._drift(row, Drift(link.contact_id, link.external_id, Kind.MISSING_HERE))
+            self._drift(row, Drift(link.contact_id, row.external_id, Kind.MISSING_HERE))
 
     def _without_record(self, tx: Transaction, unlisted: Sequence[Link]) -> None:
         names = [link.external_id for link in unlisted]
@@ -191,8 +192,8 @@ class Comparison:
             found = {name: self._field(pair, name, row.said, held) for name in fields}
         drifts = [name for name, each in found.items() if each is Kind.VALUE]
         if drifts:
-            drift = (Drift(link.contact_id, link.external_id, Kind.VALUE, name) for name in sorted(drifts))
-            self._drift(row, *drift)
+            told = (Drift(link.contact_id, row.external_id, Kind.VALUE, name) for name in sorted(drifts))
+            self._drift(row, *told)
             return
         reasons = [each for each in found.values() if isinstance(each, Known)]
         if reasons:

@@ -24,12 +24,13 @@ class Work:
 
     def __init__(self, fault: Callable[[list[int]], None] = lambda _items: None) -> None:
         self.groups: list[list[int]] = []
-        self.go = threading.Event()
+        self.begun, self.go = threading.Event(), threading.Event()
         self._fault = fault
 
     def __call__(self, items: list[int]) -> list[int]:
         """Double each."""
         self.groups.append(items)
+        self.begun.set()
         assert self.go.wait(10)
         self._fault(items)
         return [item * 2 for item in items]
@@ -52,8 +53,7 @@ def test_who_comes_meanwhile_shares_the_next_turn() -> None:
     async def play() -> list[Any]:
         group: Group[int, int] = Group(work, "test")
         calls = [asyncio.create_task(group([0]))]
-        while not work.groups:
-            await asyncio.sleep(0)
+        await asyncio.to_thread(work.begun.wait, 10)
         calls += [asyncio.create_task(group([number, -number])) for number in range(1, 11)]
         await asyncio.sleep(0)
         work.go.set()

@@ -119,6 +119,7 @@ class BrokenStorage(MemoryStorage):
 
     async def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Fail."""
+        del key, limit, expiry, amount
         raise ConnectionRefusedError
 
 
@@ -192,7 +193,7 @@ def test_an_invented_address_does_not_help(serve: Serve) -> None:
     names = ("X-Forwarded-For", "Forwarded", "X-Real-IP", "CF-Connecting-IP")
     statuses = [
         api.ask(
-            "GET", "/api/external/status", headers={name: f"198.51.100.{number}" for name in names}
+            "GET", "/api/external/status", headers=dict.fromkeys(names, f"198.51.100.{number}")
         ).status_code
         for number in range(11)
     ]

@@ -6,6 +6,7 @@ import base64
 import hmac
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -84,7 +85,7 @@ def test_what_is_nearly_standard_is_refused(changes: Mapping[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("ahead, fits", [(-301, False), (-300, True), (0, True), (300, True), (301, False)])
-def test_a_time_must_be_near(ahead: int, fits: bool) -> None:
+def test_a_time_must_be_near(ahead: int, *, fits: bool) -> None:
     """Five minutes before or after, and not a second more."""
     assert (judge(standard(), now=TIME - ahead) is not None) is fits
 
@@ -146,7 +147,11 @@ V3_TIME = 1693657560000
 
 
 def hubspot(
-    now: float = V3_TIME / 1000, url: str = CLIENT_URL, body: bytes = CLIENT_BODY, **headers: Any
+    headers: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    now: float = V3_TIME / 1000,
+    url: str = CLIENT_URL,
+    body: bytes = CLIENT_BODY,
 ) -> bool:
     """Verify version 3."""
     told = {"X-HubSpot-Signature-v3": V3, "X-HubSpot-Request-Timestamp": V3_TIME, **headers}
@@ -166,17 +171,17 @@ def test_what_is_nearly_hubspots_is_refused() -> None:
     """Another address, body or time, or no signature."""
     assert not hubspot(url=f"{CLIENT_URL}?x=1")
     assert not hubspot(body=CLIENT_BODY + b" ")
-    for value in (None, "", "x", "é", V3.replace("K", "L", 1)):
-        assert not hubspot(**{"X-HubSpot-Signature-v3": value})
-    for value in (None, "", "now", V3_TIME // 1000):
-        assert not hubspot(**{"X-HubSpot-Request-Timestamp": value})
+    for digest in (None, "", "x", "é", V3.replace("K", "L", 1)):
+        assert not hubspot({"X-HubSpot-Signature-v3": digest})
+    for stamp in (None, "", "now", V3_TIME // 1000):
+        assert not hubspot({"X-HubSpot-Request-Timestamp": stamp})
 
 
 def test_hubspot_signs_the_address_decoded() -> None:
     """The escapes it lists are decoded before signing, others are not."""
     signed = f"POST{CLIENT_URL}?a=x:y%20z".encode() + CLIENT_BODY + str(V3_TIME).encode()
     digest = base64.b64encode(hmac.digest(CLIENT_SECRET.encode(), signed, "sha256")).decode()
-    assert hubspot(url=f"{CLIENT_URL}?a=x%3Ay%20z", **{"X-HubSpot-Signature-v3": digest})
+    assert hubspot({"X-HubSpot-Signature-v3": digest}, url=f"{CLIENT_URL}?a=x%3Ay%20z")
 
 
 OLD_BODY = (
@@ -294,14 +299,14 @@ HMACS: list[tuple[str, dict[str, Any], dict[str, str], str | None]] = [
     "options, headers, event_id", [row[1:] for row in HMACS], ids=[row[0] for row in HMACS]
 )
 def test_a_described_hmac(options: dict[str, Any], headers: dict[str, str], event_id: str | None) -> None:
-    """Header, prefix, encoding, what is signed: as the connection file describes it; nearly right is refused."""
+    """Header, prefix, encoding, what is signed, as it is described; nearly right is refused."""
     judge_it = verifier(Signature(scheme="hmac", **options), ["other", "abc"])
     assert judge_it(message(headers), TIME) == Proof(event_id)
     assert judge_it(message(headers, BODY + b" "), TIME) is None
     assert verifier(Signature(scheme="hmac", **options), ["other"])(message(headers), TIME) is None
     assert judge_it(message({}), TIME) is None
-    for name in headers:
-        for odd in ("", "x", "sha256=", "é", "t=1,v1=zz", f"{headers[name]} "):
+    for name, value in headers.items():
+        for odd in ("", "x", "sha256=", "é", "t=1,v1=zz", f"{value} "):
             assert judge_it(message({**headers, name: odd}), TIME) is None
     if "timestamp" in options.get("signed", ""):
         assert judge_it(message(headers), TIME + 301) is None

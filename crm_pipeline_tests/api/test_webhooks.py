@@ -375,7 +375,7 @@ def test_two_signing_secrets_while_they_change(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("proxied", [False, True])
-def test_hubspots_list_of_events(serve: Serve, proxied: bool) -> None:
+def test_hubspots_list_of_events(serve: Serve, *, proxied: bool) -> None:
     """Signed over the address as HubSpot knows it; each event goes by its own id and is read back later."""
     public = "https://hooks.example.org/hubspot" if proxied else ""
     api = serve(

@@ -11,7 +11,7 @@ from pathlib import Path
 from crm_pipeline_tests.project.pages import ROOT
 
 PACKAGE = ROOT / "crm_pipeline"
-ELSEWHERE = ("api", "simulators")
+ELSEWHERE = ("simulators",)
 """Parts whose texts the command line does not print."""
 _RAISED = frozenset(
     (

@@ -17,12 +17,14 @@ from typing import Any
 import psutil
 import pytest
 
-from crm_pipeline.cli.processes import wait_until
+from crm_pipeline.cli.http_api import HttpApi
+from crm_pipeline.cli.processes import usable_port, wait_until
 from crm_pipeline.simulators.generic import CONTACTS_PATH, GenericCrm, create_app
 from crm_pipeline.simulators.serve import running
 
 PROJECT = Path(__file__).parents[2]
-COMMAND = (sys.executable, "-m", "crm_pipeline.cli.main", "demo", "--json")
+COMMAND = (sys.executable, "-m", "crm_pipeline.cli.main")
+DEMO = (*COMMAND, "demo", "--json")
 
 pytestmark = pytest.mark.timeout(600)  # real Dagster processes; a run costs them seconds
 
@@ -43,6 +45,11 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(PROJECT), "EXTERNAL_CRM_TYPE": "zoho", "RATE_LIMIT": "nonsense"}
 
 
+def ports() -> list[str]:
+    """Options for ports that no other test uses: those by default may be probed by two at once."""
+    return ["--port", str(usable_port(0)), "--api-port", str(usable_port(0))]
+
+
 def processes_of(folder: Path) -> list[str]:
     """Command lines of processes that work in a folder."""
     found = []
@@ -59,7 +66,7 @@ def test_once_shows_both_directions_and_leaves_nothing_behind(folder: Path) -> N
     """Exit code 0, every check held, no process left; the same again on top of the first."""
     for _ in range(2):
         done = subprocess.run(
-            [*COMMAND, "--once", "--contacts", "150"],
+            [*DEMO, *ports(), "--once", "--contacts", "150"],
             cwd=folder,
             env=environment(),
             capture_output=True,
@@ -72,15 +79,18 @@ def test_once_shows_both_directions_and_leaves_nothing_behind(folder: Path) -> N
         second = {step["step"]: step for step in document["steps"] if step["sync"] == "second"}
         assert (second["apply"]["created"], second["apply"]["updated"]) == (3, 12)
         assert (second["push"]["created"], second["push"]["updated"]) == (2, 8)
+        told = {step["step"]: step for step in document["steps"] if step["sync"] == "webhooks"}
+        assert (told["receive"]["seen"], told["receive"]["rejected"]) == (4, 1)
+        assert (told["apply"]["created"], told["apply"]["updated"]) == (1, 1)
         assert processes_of(folder) == []
 
 
 def test_it_stays_up_until_it_is_told_to_end(folder: Path) -> None:
-    """Started as a background job: the UI answers, a second demo is refused, SIGTERM ends all processes."""
+    """As a background job: UI and API answer, a second demo is refused, SIGTERM ends all processes."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does with background jobs
     try:
         process = subprocess.Popen(
-            [*COMMAND, "--contacts", "100"],
+            [*DEMO, *ports(), "--contacts", "100"],
             cwd=folder,
             env=environment(),
             stdout=subprocess.PIPE,
@@ -95,11 +105,15 @@ def test_it_stays_up_until_it_is_told_to_end(folder: Path) -> None:
         while not said or not said[-1].startswith("Ctrl-C"):
             said.append(process.stderr.readline())
             assert said[-1], said
-        (url,) = [line.split()[-1] for line in said if line.startswith("Dagster UI")]
-        with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - loopback
-            assert answer.status == 200
+        urls = [line.split()[2] for line in said if line.startswith(("Dagster UI", "HTTP API"))]
+        (key,) = [line.split("X-API-Key: ")[1].rstrip("')\n") for line in said if "X-API-Key" in line]
+        assert len(urls) == 2
+        for url in urls:
+            asked = urllib.request.Request(url, headers={"X-API-Key": key})  # noqa: S310 - loopback
+            with urllib.request.urlopen(asked, timeout=30) as answer:  # noqa: S310
+                assert answer.status == 200
         refused = subprocess.run(
-            [*COMMAND, "--once"], cwd=folder, env=environment(), capture_output=True, text=True, check=False
+            [*DEMO, "--once"], cwd=folder, env=environment(), capture_output=True, text=True, check=False
         )
         assert refused.returncode == 1
         assert "demo is in use by another process" in refused.stderr
@@ -110,22 +124,23 @@ def test_it_stays_up_until_it_is_told_to_end(folder: Path) -> None:
 
 
 def test_dev_polls_by_itself_on_the_settings_in_env(folder: Path) -> None:
-    """With SYNC_MODE=polling contacts arrive without a click; Ctrl-C ends all processes."""
-    crm = GenericCrm.seeded(40)
+    """With SYNC_MODE=polling contacts arrive without a click, the API answers; Ctrl-C ends all processes."""
+    crm, listening = GenericCrm.seeded(40), ports()
     with running(create_app(crm)) as crm_url:
         (folder / ".env").write_text(
             "EXTERNAL_CRM_ENABLED=true\nEXTERNAL_CRM_SYNC_MODE=polling\nEXTERNAL_CRM_SYNC_INTERVAL=1\n"
             f"EXTERNAL_CRM_API_URL={crm_url}{CONTACTS_PATH}\nEXTERNAL_CRM_API_KEY={crm.options.api_key}\n"
+            "CRM_API_KEY=key-of-the-tests\n"
         )
         clean = {**os.environ, "PYTHONPATH": str(PROJECT)}
-        command = [sys.executable, "-m", "crm_pipeline.cli.main"]
+        command = [*COMMAND, "dev", *listening]
         with (folder / "log").open("wb") as log:
-            process = subprocess.Popen([*command, "dev"], cwd=folder, env=clean, stdout=log, stderr=log)
+            process = subprocess.Popen(command, cwd=folder, env=clean, stdout=log, stderr=log)
         try:
             wait_until(lambda: _contacts(folder) == 40, seconds=200, what="the first poll")
-            second = subprocess.run(
-                [*command, "dev"], cwd=folder, env=clean, capture_output=True, check=False
-            )
+            status = HttpApi(f"http://127.0.0.1:{listening[-1]}", "key-of-the-tests").status()
+            assert (status.status, status.document["contacts"]) == (200, 40)
+            second = subprocess.run(command, cwd=folder, env=clean, capture_output=True, check=False)
             assert second.returncode == 1
             assert b"in use by another process" in second.stderr
         finally:
