@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,7 @@ def serve(
     from crm_pipeline.api.durability import require_durable
     from crm_pipeline.api.logs import open_log, take_over_logging
     from crm_pipeline.api.protocol import listen, server, url_of
+    from crm_pipeline.cli.processes import stoppable
     from crm_pipeline.service import service_from_settings
 
     options = Options.of(context)
@@ -35,7 +37,7 @@ def serve(
         _export(options.env_file)  # what a fetch runs in Dagster reads the environment
     settings = options.settings()
     log = open_log()
-    with service_from_settings(settings) as service:
+    with suppress(KeyboardInterrupt), stoppable(), service_from_settings(settings) as service:
         app = create_app(service, log)
         require_durable(service.engine)
         _find_dagster_home()
@@ -47,10 +49,7 @@ def serve(
             running = server(
                 app, lambda: options.answer({"url": url}, f"The API answers at {url} (Ctrl-C stops it)")
             )
-            try:
-                running.run(sockets=[listener])
-            except KeyboardInterrupt:  # uvicorn raises the signal again after an orderly end
-                return
+            running.run(sockets=[listener])  # raises the signal that ended it once more, after an orderly end
 
 
 def _export(env_file: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo
@@ -33,6 +33,7 @@ _ISO = re.compile(
 )
 """What ``fromisoformat`` may see: by itself it takes any character between date and time."""
 _EPOCH = re.compile(r"-?[0-9]{9,13}", re.ASCII)
+_EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_IS_MILLISECONDS = 100_000_000_000
 """1973 in milliseconds, year 5138 in seconds: the two never meet in practice."""
 _SMALLEST_EPOCH = 100_000_000
@@ -222,8 +223,8 @@ def _from_epoch(number: float) -> datetime:
     if not _SMALLEST_EPOCH <= abs(number) <= _LARGEST_EPOCH:
         msg = "no time"
         raise ValueError(msg)
-    seconds = number / 1000 if abs(number) >= _EPOCH_IS_MILLISECONDS else number
-    return datetime.fromtimestamp(seconds, UTC)
+    unit = timedelta(milliseconds=1) if abs(number) >= _EPOCH_IS_MILLISECONDS else timedelta(seconds=1)
+    return _EPOCH_START + number * unit
 
 
 def _whatsapp_id(value: Any, region: str) -> Value:

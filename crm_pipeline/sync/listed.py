@@ -129,7 +129,9 @@ class Listed:
 
     def positions(self, external_ids: Sequence[str]) -> list[int]:
         """Where records stand in the table; -1 for those that are not in it."""
-        found: list[int] = self._values.index.get_indexer(pd.Index(list(external_ids), dtype="string")).tolist()
+        found: list[int] = self._values.index.get_indexer(
+            pd.Index(list(external_ids), dtype="string")
+        ).tolist()
         return found
 
     def claims(self, identity: str) -> int:

@@ -9,7 +9,7 @@ from crm_pipeline import instants
 from crm_pipeline.store.ledger import Change
 from crm_pipeline.store.links import Link
 from crm_pipeline.sync.mapping import FieldMapping, Values
-from crm_pipeline.sync.merge import ABSENT, Verdict, changed, to_push
+from crm_pipeline.sync.merge import Verdict, changed, to_push
 
 
 class Noticed(NamedTuple):
@@ -28,19 +28,19 @@ def notice(mapping: FieldMapping, contact_id: str, values: Values, link: Link, a
 
     ``at`` is when the row was last changed: an upper bound for each of its fields.
     """
-    found = Noticed({}, [], to_push=False)
+    edits: dict[str, list[object]] = {}
+    news: list[Change] = []
     pending = False
     for name, field in mapping.fields.items():
         value = values.get(name)
-        shadow = link.internal_shadow.get(name, ABSENT)
+        shadow = link.internal_shadow.get(name)  # null where nothing was agreed: emptiness is no edit
         if not changed(value, shadow):
             continue
         pending = pending or to_push(value, shadow, field.direction)
         known = link.edits.get(name)
         if known is None or known[0] != value:
-            old = known[0] if known else None if shadow is ABSENT else shadow
-            rule = Verdict.INTERNAL_CHANGE.value
-            found.news.append(Change(contact_id, name, old, value, at, "internal", rule, None))
+            old = known[0] if known else shadow
+            news.append(Change(contact_id, name, old, value, at, "internal", Verdict.INTERNAL_CHANGE.value))
             known = [value, instants.to_text(at)]
-        found.edits[name] = known
-    return found._replace(to_push=pending)
+        edits[name] = known
+    return Noticed(edits, news, to_push=pending)

@@ -21,7 +21,7 @@ from crm_pipeline.api.logs import open_log
 from crm_pipeline.api.protocol import Bounds, listen, server, url_of
 from crm_pipeline.service import ExternalCrmService
 from crm_pipeline.settings import load_settings
-from crm_pipeline.store.engine import reading
+from crm_pipeline.store.engine import writing
 
 KEY = "key-of-the-tests"
 OLD_KEY = "key-from-before"
@@ -95,9 +95,10 @@ class Served:
         return self.ask("POST", WEBHOOK, data=body, headers=headers, **request)
 
     def sql(self, statement: str, **values: Any) -> list[tuple[Any, ...]]:
-        """Ask the database."""
-        with reading(self.service.engine) as tx:
-            return [tuple(row) for row in tx.execute(sa.text(statement), values)]
+        """Ask or change the database, as another program would."""
+        with writing(self.service.engine) as tx:
+            done = tx.execute(sa.text(statement), values)
+            return [tuple(row) for row in done] if done.returns_rows else []
 
     def rows(self) -> tuple[int, int]:
         """How many events have landed, and how many contacts there are."""

@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -18,12 +19,21 @@ from crm_pipeline_tests.api.served import (
     Served,
     head,
     read_reply,
+    serving,
     webhook_head,
 )
+from crm_pipeline_tests.databases import SqliteDatabases
 
 STATUS = "/api/external/status"
 BODY = json.dumps({"secret": SECRET, **RECORD}).encode()
 QUICK = Bounds(head_seconds=0.3, body_seconds=0.4, linger_seconds=0.3)
+
+
+@pytest.fixture(scope="module")
+def quick(sqlite_databases: SqliteDatabases) -> Iterator[Served]:
+    """An API with little patience."""
+    with sqlite_databases.fresh() as url, serving(bounds=QUICK, database_url=url) as served:
+        yield served
 
 
 def ends(connection: socket.socket) -> bytes:
@@ -51,22 +61,21 @@ def ends(connection: socket.socket) -> bytes:
         (webhook_head(None) + b'5\r\n{"a":\r\n', b"HTTP/1.1 408 "),
     ],
 )
-def test_what_does_not_come_in_time_ends(serve: Serve, sent: bytes, expected: bytes) -> None:
+def test_what_does_not_come_in_time_ends(quick: Served, sent: bytes, expected: bytes) -> None:
     """Nothing, half a head, half a body: refused after a while, the connection is closed, nothing landed."""
-    api = serve(bounds=QUICK)
-    with api.connect() as connection:
+    before = quick.rows()
+    with quick.connect() as connection:
         connection.sendall(sent)
         assert ends(connection).startswith(expected)
-    assert api.rows() == (0, 0)
-    assert api.post(RECORD).status_code == 200
+    assert quick.rows() == before
+    assert quick.post(RECORD).status_code == 200
 
 
 @pytest.mark.parametrize("start", [b"GET / HTTP/1.1\r\nX-Long: ", webhook_head(1000), b""])
-def test_a_drip_does_not_keep_a_connection_open(serve: Serve, start: bytes) -> None:
+def test_a_drip_does_not_keep_a_connection_open(quick: Served, start: bytes) -> None:
     """A byte now and then is no progress: the time is for the whole of it."""
-    api = serve(bounds=QUICK)
     began = time.monotonic()
-    with api.connect() as connection:
+    with quick.connect() as connection:
         connection.sendall(start)
         connection.settimeout(0.05)
         while time.monotonic() < began + 5:
@@ -81,9 +90,9 @@ def test_a_drip_does_not_keep_a_connection_open(serve: Serve, start: bytes) -> N
     assert time.monotonic() - began < 3
 
 
-def test_an_idle_connection_is_closed_but_a_slow_answer_is_not(serve: Serve) -> None:
+def test_an_idle_connection_is_closed_but_a_slow_answer_is_not(quick: Served) -> None:
     """Time that we take ourselves is not the caller's."""
-    api = serve(bounds=QUICK)
+    api = quick
     with api.service._leased("a pull"), api.connect() as connection:  # noqa: SLF001 - another worker, for a while
         connection.sendall(head("POST", "/api/external/push/628999999999", {"Content-Length": "0"}))
         connection.settimeout(1.0)

@@ -21,9 +21,8 @@ from crm_pipeline.connection import BatchCall, Call, Connection, FieldRule, Time
 from crm_pipeline.contact import FIELDS
 from crm_pipeline.settings import Settings
 from crm_pipeline.store.tables import metadata
-from crm_pipeline_tests.project.pages import DOCS, PAGES, ROOT, anchors, blocks, inline_code, prose, read
-from crm_pipeline_tests.project.pages import rows as rows_of
-from crm_pipeline_tests.project.pages import section
+from crm_pipeline_tests.project import pages
+from crm_pipeline_tests.project.pages import DOCS, PAGES, ROOT, blocks, inline_code, prose, read, section
 from crm_pipeline_tests.project.texts import all_texts, error_texts
 
 COMMANDS_PAGE, CONNECT_PAGE = DOCS / "commands.md", DOCS / "connect-your-crm.md"
@@ -65,7 +64,7 @@ def test_every_command_and_option_is_documented(name: str) -> None:
     """Each command has its section with each of its options, and no other; and a row in the README."""
     documented = {
         word.split()[0]
-        for cells in rows_of(section(COMMANDS_PAGE, f"`crm-pipeline {name}`"), 2)
+        for cells in pages.rows(section(COMMANDS_PAGE, f"`crm-pipeline {name}`"), 2)
         for word in inline_code(cells[0])[:1]
         if word.startswith("--")
     }
@@ -129,7 +128,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         name, _, anchor = target.partition("#")
         linked = page if not name else (page.parent / name).resolve()
         assert linked.exists(), target
-        assert not anchor or anchor in anchors(linked), target
+        assert not anchor or anchor in pages.anchors(linked), target
 
 
 def test_every_page_is_listed_in_the_readme() -> None:
@@ -140,9 +139,9 @@ def test_every_page_is_listed_in_the_readme() -> None:
 
 def test_every_setting_is_documented() -> None:
     """Each variable has its row with default and accepted form, and a row in the README; no other has."""
-    documented = {cells[0].strip("`"): cells for cells in rows_of(read(SETTINGS_PAGE), 4)}
+    documented = {cells[0].strip("`"): cells for cells in pages.rows(read(SETTINGS_PAGE), 4)}
     assert sorted(documented) == sorted(name.upper() for name in Settings.model_fields)
-    readme = dict(cells[:2] for cells in rows_of(section(ROOT / "README.md", "Settings"), 3))
+    readme = dict(cells[:2] for cells in pages.rows(section(ROOT / "README.md", "Settings"), 3))
     for name, field in Settings.model_fields.items():
         _, default, accepts, _ = documented[name.upper()]
         shown = "" if field.default in (None, ()) else f"`{plain(field.default)}`"
@@ -184,11 +183,13 @@ def section_of(annotation: Any) -> type[BaseModel] | None:
 
 def is_plain_section(field: FieldInfo) -> bool:
     """Tell whether a key only opens a section: it is always there, or holds fields by name."""
-    return isinstance(field.default, BaseModel) and not isinstance(field.default, Call) or field.default_factory is dict
+    if isinstance(field.default, BaseModel):
+        return not isinstance(field.default, Call)
+    return field.default_factory is dict
 
 
 KEYS = {key: field for key, field, _ in connection_keys(Connection)}
-KEY_ROWS = {cells[0].strip("`"): cells[1:] for cells in rows_of(read(CONNECT_PAGE), 5)}
+KEY_ROWS = {cells[0].strip("`"): cells[1:] for cells in pages.rows(read(CONNECT_PAGE), 5)}
 
 
 def test_every_key_of_the_connection_file_is_documented() -> None:
@@ -214,7 +215,9 @@ def as_data(default: Any) -> Any:
     """Return a default as it would be written in the file."""
     if isinstance(default, BaseModel):
         return default.model_dump(mode="json", exclude_unset=True)
-    return list(default) if isinstance(default, tuple) else str(default) if isinstance(default, str) else default
+    return (
+        list(default) if isinstance(default, tuple) else str(default) if isinstance(default, str) else default
+    )
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -222,7 +225,11 @@ def test_examples_of_keys_are_valid(key: str) -> None:
     """The example of each key is taken by the model, and is not its default."""
     value = yaml.safe_load(KEY_ROWS[key][2].strip("`"))
     place, _, name = key.rpartition(".")
-    inner = {**BESIDE.get(place, {}), **(SIGNED_TIME.get(name, {}) if "signature" in key else {}), name: value}
+    inner = {
+        **BESIDE.get(place, {}),
+        **(SIGNED_TIME.get(name, {}) if "signature" in key else {}),
+        name: value,
+    }
     for part in reversed(place.split(".") if place else ()):
         inner = {PLACES.get(part, part): inner}
     found: Any = Connection.model_validate(inner)
@@ -232,7 +239,7 @@ def test_examples_of_keys_are_valid(key: str) -> None:
 
 def test_every_field_of_a_contact_is_documented() -> None:
     """The README's table of contacts is the code's."""
-    shown = [cells[:2] + cells[3:] for cells in rows_of(section(ROOT / "README.md", "The contact"), 4)]
+    shown = [cells[:2] + cells[3:] for cells in pages.rows(section(ROOT / "README.md", "The contact"), 4)]
     assert shown == [
         [f"`{field.json_name}`", f"`{field.name}`", ", ".join(f"`{name}`" for name in field.external_names)]
         for field in FIELDS
@@ -244,19 +251,36 @@ def test_everything_in_dagster_is_documented() -> None:
     from crm_pipeline.definitions import defs  # noqa: PLC0415 - half a second, for one test
 
     repository = defs.get_repository_def()
-    checks = repository.asset_graph.asset_check_keys
     names = {
         *(key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()),
         *(job for job in repository.job_names if not job.startswith("__")),
-        *(each.name for each in [*repository.schedule_defs, *repository.sensor_defs]),
-        *(check.name for check in checks),
+        *(each.name for each in repository.schedule_defs),
+        *(each.name for each in repository.sensor_defs),
+        *(check.name for check in repository.asset_graph.asset_check_keys),
     }
     assert names <= set(inline_code(prose(DOCS / "backfills-and-schedules.md")))
 
 
+def test_every_endpoint_is_documented() -> None:
+    """The page on the HTTP API names each path with its methods, and no other."""
+    from crm_pipeline.api.routes import ROUTES  # noqa: PLC0415 - as above
+
+    shown = {
+        word
+        for cells in pages.rows(section(DOCS / "http-api.md", "Endpoints"), 2)
+        for word in inline_code(cells[0])
+    }
+    assert shown == {
+        f"{method} {route.path.replace(':path', '')}"
+        for route in ROUTES
+        for method in route.methods
+        if method != "HEAD"
+    }
+
+
 def test_every_table_is_documented() -> None:
     """The page on architecture says who writes each table of the database."""
-    shown = {cells[0].strip("`") for cells in rows_of(section(DOCS / "architecture.md", "Tables"), 3)}
+    shown = {cells[0].strip("`") for cells in pages.rows(section(DOCS / "architecture.md", "Tables"), 3)}
     assert shown == {*metadata.tables, "crm_pipeline_version"}
 
 
@@ -268,7 +292,7 @@ def test_every_error_text_is_explained(text: str) -> None:
 
 def test_explained_error_texts_are_real() -> None:
     """Every symptom on the page is a text of the code, or the beginning of a long one."""
-    shown = [code for cells in rows_of(read(TROUBLE_PAGE), 2) for code in inline_code(cells[0])]
+    shown = [code for cells in pages.rows(read(TROUBLE_PAGE), 2) for code in inline_code(cells[0])]
     prefixes = ("Settings:", "CRM:", "Failed:", "Busy:", "Database:", "Unexpected")
     known = (*all_texts(), *prefixes)
     assert [code for code in shown if not any(text.startswith(code) for text in known)] == []

@@ -76,7 +76,7 @@ def test_connection_files_load(block: Block, tmp_path: Path) -> None:
 @pytest.mark.parametrize("block", WORKED)
 def test_worked_examples_sync_both_ways(block: Block) -> None:
     """With the file on the page: all is read, an edit and a new contact go out, and then it is quiet."""
-    said = dict(word.split("=") for word in block.mark.split()[1:])
+    said: dict[str, Any] = dict(word.split("=") for word in block.mark.split()[1:])
     contacts, base = int(said.pop("contacts", CONTACTS)), said.pop("base", CONTACTS_PATH)
     crm = GenericCrm.seeded(contacts, options=CrmOptions(page_size=20, **said))
     with running(create_app(crm)) as url:
@@ -95,6 +95,12 @@ def test_worked_examples_sync_both_ways(block: Block) -> None:
     assert [report.counts.changed for report in again] == [0, 0, 0]
     assert [each["phone"] for each in crm.records.values() if each.get("capacity") == 4321] == [key]
     assert len(crm.records) == contacts + 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_json_on_the_pages_is_json(page: Path) -> None:
+    """Answers shown are such as a program could read."""
+    assert all(json.loads(block.text) for block in blocks(page, "json"))
 
 
 @pytest.mark.parametrize("block", CONFIGS, ids=lambda block: block.mark)
@@ -149,7 +155,9 @@ def test_statements_work_on_both_databases(block: Block, engine: sa.Engine) -> N
     assert block.mark.split()[0] == "sql"
     if engine.dialect.name in (block.mark.split()[1:] or ["sqlite", "postgresql"]):
         with writing(engine) as tx:
-            tx.execute(sa.text("INSERT INTO contacts (id) VALUES ('6281000000001@c.us'), ('6281000000002@c.us')"))
+            tx.execute(
+                sa.text("INSERT INTO contacts (id) VALUES ('6281000000001@c.us'), ('6281000000002@c.us')")
+            )
             done = tx.execute(sa.text(block.text.replace(":", r"\:")))
             assert done.returns_rows or done.rowcount == 1
 

@@ -14,12 +14,26 @@ PACKAGE = ROOT / "crm_pipeline"
 ELSEWHERE = ("simulators",)
 """Parts whose texts the command line does not print."""
 _RAISED = frozenset(
-    (
-        "BadParameter BusyError CommandError ConnectionFileError ConnectorSetupError CrmAnswerError "
-        "CrmRefusedError CrmUnavailableError CutAnswerError DisabledError LeaseLostError LostAnswerError "
-        "NotSentError OutdatedDatabaseError PushFailedError SettingsError UnknownConflictError "
-        "UnknownContactError"
-    ).split()
+    {
+        "BadParameter",
+        "BusyError",
+        "CommandError",
+        "ConnectionFileError",
+        "ConnectorSetupError",
+        "CrmAnswerError",
+        "CrmRefusedError",
+        "CrmUnavailableError",
+        "CutAnswerError",
+        "DisabledError",
+        "LeaseLostError",
+        "LostAnswerError",
+        "NotSentError",
+        "OutdatedDatabaseError",
+        "PushFailedError",
+        "SettingsError",
+        "UnknownConflictError",
+        "UnknownContactError",
+    }
 )
 """Errors whose texts reach a person."""
 _ABOUT_THE_FILE = frozenset({"say", "_mistake"})

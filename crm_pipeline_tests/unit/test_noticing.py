@@ -50,6 +50,12 @@ def test_edits_are_noticed_with_their_time_and_told_to_history_and_crm() -> None
     )
 
 
+@pytest.mark.parametrize("edit", [{"nama": "Sari"}, {"notes": None}, {"pic": "Agus"}, {"pic": ""}])
+def test_one_edit_is_enough_for_a_push(edit: dict[str, Value]) -> None:
+    """Of a value, to null, from nothing."""
+    assert noticed(edit).to_push
+
+
 def test_an_edit_that_was_noticed_before_is_no_news() -> None:
     """It keeps the time it was first seen, however often the row is looked at, and is still to be pushed."""
     found = noticed({"nama": "Sari"}, {"nama": ["Sari", EARLIER]})
