@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 import uuid
@@ -19,7 +20,7 @@ from crm_pipeline.api.addresses import client_address, identity, within
 from crm_pipeline.api.auth import Secrets
 from crm_pipeline.api.limits import Limiter, shared_storage
 from crm_pipeline.api.logs import Pseudonyms, place_of
-from crm_pipeline.api.problems import Problem, problem_of, unauthorized
+from crm_pipeline.api.problems import Problem, passing, problem_of, unauthorized
 from crm_pipeline.api.routes import ROUTES, Api, Route, Visit
 from crm_pipeline.service import ExternalCrmService
 from crm_pipeline.settings import Settings, SettingsError, SyncMode
@@ -172,6 +173,9 @@ class _Gate:
             await self._app(scope, receive, send_on)
         except ClientDisconnect:
             visit.status = CLIENT_GONE
+        except asyncio.CancelledError:  # the server ends, and has waited long enough
+            if not visit.status:
+                await passing(503, "The server is stopping.").response(scope, receive, send_on)
         except Exception as error:
             if visit.status:  # an answer was begun: nothing can be put right
                 raise

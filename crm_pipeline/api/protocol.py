@@ -17,8 +17,6 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from crm_pipeline.api.problems import Problem
 
 BACKLOG = 1024
-DRAIN_SECONDS = 8
-"""How long requests under way may take when the server is told to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +35,8 @@ class Bounds:
     linger_seconds: float = 2.0
     """After a refusal, to let the other end finish sending, so that it comes to read the answer."""
     connections: int = 1000
+    drain_seconds: int = 8
+    """For requests under way, when the server is told to end."""
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -262,7 +262,8 @@ class Server(uvicorn.Server):
 
 def server(app: ASGIApp, on_ready: Callable[[], None], *, bounds: Bounds | None = None) -> Server:
     """A server for the application; run it with the sockets to listen on."""
-    protocol = type("Protocol", (GuardedProtocol,), {"bounds": bounds or Bounds()})
+    bounds = bounds or Bounds()
+    protocol = type("Protocol", (GuardedProtocol,), {"bounds": bounds})
     config = uvicorn.Config(
         app,
         http=protocol,
@@ -273,7 +274,7 @@ def server(app: ASGIApp, on_ready: Callable[[], None], *, bounds: Bounds | None 
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
+        timeout_graceful_shutdown=bounds.drain_seconds,
     )
     return Server(config, on_ready)
 

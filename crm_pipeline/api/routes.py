@@ -121,8 +121,8 @@ async def event(api: Api, request: Request, visit: Visit) -> Response:
 
 async def fetch(api: Api, request: Request, visit: Visit) -> Response:
     """Pull now."""
-    del request, visit
-    return _json(await api.fetcher.fetch())
+    del request
+    return _json(await api.fetcher.fetch(visit.request_id))
 
 
 async def push(api: Api, request: Request, visit: Visit) -> Response:

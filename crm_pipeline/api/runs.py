@@ -95,14 +95,17 @@ class Fetcher:
         self._running: asyncio.Task[dict[str, Any]] | None = None
         self._run_id: str | None = None
 
-    async def fetch(self) -> dict[str, Any]:
+    async def fetch(self, request_id: str) -> dict[str, Any]:
         """Pull what changed and apply it; what the endpoint answers.
+
+        Args:
+            request_id: the run's tag says which request asked for it.
 
         Raises:
             Problem: the run failed, or there is no Dagster to run it.
         """
         if self._running is None or self._running.done():
-            self._running = asyncio.create_task(in_thread(self._fetch, "fetch"))
+            self._running = asyncio.create_task(in_thread(lambda: self._fetch(request_id), "fetch"))
             self._running.add_done_callback(_heard)
         return await asyncio.shield(self._running)
 
@@ -115,15 +118,15 @@ class Fetcher:
         if run is not None and not run.is_finished:
             instance.report_run_failed(run, "The API was stopped while it waited for this run.")
 
-    def _fetch(self) -> dict[str, Any]:
+    def _fetch(self, request_id: str) -> dict[str, Any]:
         if not self._dagster.configured:
             raise Problem(503, "A fetch is a Dagster run, and DAGSTER_HOME is not set.")
-        result = self._execute()
+        result = self._execute(request_id)
         if not result.success:
             raise _failure(result)
         return self._answer(result)
 
-    def _execute(self) -> dg.ExecuteInProcessResult:
+    def _execute(self, request_id: str) -> dg.ExecuteInProcessResult:
         from dagster import RunConfig  # noqa: PLC0415 - see Dagster
 
         from crm_pipeline.orchestration.assets import Mode, PullConfig  # noqa: PLC0415
@@ -138,7 +141,11 @@ class Fetcher:
             run_config=RunConfig(
                 ops={"external_contacts": PullConfig(mode=Mode.incremental)}, loggers=_QUIET
             ),
-            tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last},
+            tags={
+                "dagster/asset_partition_range_start": first,
+                "dagster/asset_partition_range_end": last,
+                "crm/request_id": request_id,
+            },
         )
 
     def _answer(self, result: dg.ExecuteInProcessResult) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from crm_pipeline.cli import (
     demo,
     dev,
     history,
+    reconcile,
     rejects,
     serve,
     simulate,
@@ -36,6 +37,7 @@ app = typer.Typer(
 app.command()(syncing.pull)
 app.command()(syncing.push)
 app.command()(syncing.sync)
+app.command()(reconcile.reconcile)
 app.command()(serve.serve)
 app.command()(status.status)
 app.command()(history.history)

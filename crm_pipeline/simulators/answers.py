@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import orjson
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from crm_pipeline.simulators.crm import RefusedError
@@ -43,12 +43,15 @@ def guarded(allow: Callable[[Request], None], handler: Handler) -> Handler:
 
 
 async def json_body(request: Request) -> Any:
-    """The request's JSON. Raises ``RefusedError``: 413 too large, 400 not JSON."""
+    """The request's JSON. Raises ``RefusedError``: 413 too large, 400 not JSON, or not all of it."""
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise RefusedError(413, "too_large", "The body is too large.")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY:
+                raise RefusedError(413, "too_large", "The body is too large.")
+    except ClientDisconnect as error:
+        raise RefusedError(400, "bad_request", "The body broke off.") from error
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 import requests
 
+from crm_pipeline.api.protocol import Bounds
 from crm_pipeline.simulators.faults import Faults
 from crm_pipeline.simulators.generic import CONTACTS_PATH, CrmOptions, GenericCrm, create_app
 from crm_pipeline.simulators.serve import running
@@ -31,6 +34,8 @@ class World:
     api: Served
     crm: GenericCrm
     instance: dg.DagsterInstance
+    said: dict[str, Any]
+    """The settings."""
 
     def runs(self) -> list[dg.DagsterRun]:
         """All runs, newest first."""
@@ -61,7 +66,7 @@ def world(sqlite_databases: SqliteDatabases, tmp_path_factory: pytest.TempPathFa
             patch.setenv(name.upper(), str(value))
         patch.setenv("DAGSTER_HOME", str(home))
         with serving(**said) as api:
-            yield World(api, crm, instance)
+            yield World(api, crm, instance, said)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +96,7 @@ def test_a_fetch_is_a_run_that_is_waited_for(world: World, first: requests.Respo
     run = world.runs()[-1]
     assert (run.run_id, run.job_name, run.status) == (told["runId"], "pull_job", dg.DagsterRunStatus.SUCCESS)
     assert "dagster/asset_partition_range_start" in run.tags
+    assert run.tags["crm/request_id"] == answer.headers["X-Request-Id"]
 
 
 @pytest.mark.usefixtures("first")
@@ -142,6 +148,21 @@ def test_a_failed_pull_is_502_with_the_reason(world: World, faults: Faults, key:
     assert run is not None
     assert run.status is dg.DagsterRunStatus.FAILURE
     assert world.api.ask("GET", "/api/external/status").json()["lastError"]["step"] == "pull"
+
+
+def test_a_fetch_that_is_cut_off_has_failed(world: World) -> None:
+    """The API ends while it waits: the caller hears 503, and Dagster does not show a run that never ends."""
+    with (
+        ThreadPoolExecutor(1) as caller,
+        world.api.service._leased("another worker"),  # noqa: SLF001
+    ):
+        before = len(world.runs())
+        with serving(bounds=Bounds(drain_seconds=0), **world.said) as api:
+            call = caller.submit(api.ask, "GET", FETCH)
+            eventually(lambda: len(world.runs()) > before and not world.runs()[0].is_finished)
+        assert call.result().status_code == 503
+        assert world.runs()[0].status is dg.DagsterRunStatus.FAILURE
+    eventually(lambda: not any(thread.name == "fetch" for thread in threading.enumerate()), seconds=30)
 
 
 def test_without_dagster_there_is_no_fetch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from crm_pipeline.orchestration.days import DAYS
 
 
 def test_assets_and_their_lineage() -> None:
-    """What the CRM has and what it tells become contacts, and contacts are pushed."""
+    """What the CRM has and what it tells become contacts; contacts are pushed, and compared with the CRM."""
     graph = defs.resolve_asset_graph()
     lineage = {
         key.to_user_string(): sorted(parent.to_user_string() for parent in graph.get(key).parent_keys)
@@ -26,6 +26,7 @@ def test_assets_and_their_lineage() -> None:
         "webhook_events": [],
         "contacts": ["external_contacts", "webhook_events"],
         "outbound_push": ["contacts"],
+        "parity": ["contacts"],
     }
 
 
@@ -46,7 +47,7 @@ def test_today_is_a_partition() -> None:
 
 
 def test_jobs() -> None:
-    """Four jobs over four assets, each in one process, bounded in time, tagged with the connection."""
+    """Five jobs over five assets, each in one process, bounded in time, tagged with the connection."""
     jobs = {job.name: job for job in defs.resolve_all_job_defs() if not job.name.startswith("__")}
     selected = {
         name: sorted(key.to_user_string() for key in job.asset_layer.executable_asset_keys)
@@ -57,6 +58,7 @@ def test_jobs() -> None:
         "webhook_job": ["contacts", "webhook_events"],
         "push_job": ["outbound_push"],
         "sync_job": ["contacts", "external_contacts", "outbound_push"],
+        "reconcile_job": ["parity"],
     }
     for job in jobs.values():
         assert job.executor_def is dg.in_process_executor
@@ -81,7 +83,10 @@ def test_schedules_and_sensors() -> None:
     assert [
         (schedule.name, schedule.cron_schedule, schedule.execution_timezone, schedule.default_status)
         for schedule in repository.schedule_defs
-    ] == [("polling_schedule", "* * * * *", "UTC", dg.DefaultScheduleStatus.RUNNING)]
+    ] == [
+        ("polling_schedule", "* * * * *", "UTC", dg.DefaultScheduleStatus.RUNNING),
+        ("reconcile_schedule", "30 2 * * *", "UTC", dg.DefaultScheduleStatus.RUNNING),
+    ]
     assert [
         (sensor.name, sensor.job_name, sensor.minimum_interval_seconds, sensor.default_status)
         for sensor in repository.sensor_defs
@@ -101,6 +106,7 @@ def test_checks() -> None:
         "contacts:one_row_each",
         "contacts:rejects",
         "external_contacts:freshness",
+        "parity:both_sides_agree",
     ]
 
 

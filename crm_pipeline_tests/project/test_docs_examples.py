@@ -24,6 +24,7 @@ from crm_pipeline.store.engine import writing
 from crm_pipeline_tests.project.pages import DOCS, PAGES, Block, blocks
 
 CONTACTS = 50
+SEVERAL_PAGES = 250
 FILES = [
     pytest.param(block, id=f"{page.name}:{block.line}")
     for page in PAGES
@@ -77,14 +78,15 @@ def test_connection_files_load(block: Block, tmp_path: Path) -> None:
 def test_worked_examples_sync_both_ways(block: Block) -> None:
     """With the file on the page: all is read, an edit and a new contact go out, and then it is quiet."""
     said: dict[str, Any] = dict(word.split("=") for word in block.mark.split()[1:])
-    contacts, base = int(said.pop("contacts", CONTACTS)), said.pop("base", CONTACTS_PATH)
-    crm = GenericCrm.seeded(contacts, options=CrmOptions(page_size=20, **said))
+    base = said.pop("base", CONTACTS_PATH)
+    crm = GenericCrm.seeded(SEVERAL_PAGES, options=CrmOptions(**said))
     with running(create_app(crm)) as url:
         Path("connection.yaml").write_text(block.text, encoding="utf-8")
         connect(crm, url + base, "EXTERNAL_CRM_CONFIG=connection.yaml")
         with ExternalCrmService() as service:
             first = service.sync()
-            assert [report.counts.created for report in first] == [contacts, contacts, 0]
+            assert first[0].pages > 1
+            assert [report.counts.created for report in first] == [SEVERAL_PAGES, SEVERAL_PAGES, 0]
             with writing(service.engine) as tx:
                 key = tx.execute(sa.text("SELECT min(id) FROM contacts")).scalar_one()
                 tx.execute(sa.text("UPDATE contacts SET capacity = 4321 WHERE id = :id"), {"id": key})
@@ -94,7 +96,7 @@ def test_worked_examples_sync_both_ways(block: Block) -> None:
             again = service.sync()
     assert [report.counts.changed for report in again] == [0, 0, 0]
     assert [each["phone"] for each in crm.records.values() if each.get("capacity") == 4321] == [key]
-    assert len(crm.records) == contacts + 1
+    assert len(crm.records) == SEVERAL_PAGES + 1
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

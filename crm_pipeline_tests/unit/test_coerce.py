@@ -209,8 +209,8 @@ REFUSED: Mapping[FieldType, list[tuple[Any, str]]] = {
         (-1, "is negative"),
         ("-1", "is negative"),
         (-1.0, "is negative"),
-        (MAX_INTEGER + 1, "does not fit into 64 bits"),
-        (str(MAX_INTEGER + 1), "does not fit into 64 bits"),
+        (9_223_372_036_854_775_808, "does not fit into 64 bits"),
+        ("9223372036854775808", "does not fit into 64 bits"),
         (float(MAX_INTEGER), "does not fit into 64 bits"),  # a float rounds it up
         (1e300, "does not fit into 64 bits"),
         ("9" * 100, "does not fit into 64 bits"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from crm_pipeline.sync.identity import NoIdentityError, whatsapp_id
+from crm_pipeline.sync.identity import NoIdentityError, is_address, whatsapp_id
 
 BUDI = "628123456789@c.us"
 CANONICAL = re.compile(r"[1-9][0-9]{6,14}@c\.us|[0-9]{5,20}@lid")
@@ -114,6 +114,62 @@ def test_a_lid_stays_a_lid(lid: str) -> None:
     """It carries no phone number, whatever its digits look like."""
     found = whatsapp_id(lid)
     assert found == lid.strip().lower()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [f"{digit}000000@c.us" for digit in "123456789"]
+    + [f"{digit}99999999999999@c.us" for digit in "123456789"]
+    + [f"{digit * count}@lid" for digit in "0123456789" for count in (5, 20)],
+)
+def test_an_id_of_whatsapps_own_is_taken_as_it_is(address: str) -> None:
+    """Of 7 to 15 digits, a lid of 5 to 20, whether or not a phone could have that number."""
+    assert whatsapp_id(address) == address
+    assert is_address(address)
+
+
+@pytest.mark.parametrize("text", ["100000@c.us", f"{10**15}@c.us", "1234@lid", f"{10**20}@lid"])
+def test_an_id_shorter_or_longer_than_whatsapps_is_none(text: str) -> None:
+    """Nothing is cut off, and nothing filled in."""
+    assert known_as(text) is None
+    assert not is_address(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "r1",
+        "08123456789",
+        "628123456789",
+        "628123456789@C.US",
+        "6208123456789@c.us",
+        "123456@LID",
+        "1@g.us",
+    ],
+)
+def test_only_the_one_spelling_is_an_address(text: str) -> None:
+    """A record's own id is none, nor is a number that could become one."""
+    assert not is_address(text)
+
+
+INVISIBLE = "\u00ad\ufeff" + "".join(
+    chr(point)
+    for first, last in ((0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x2069))
+    for point in range(first, last + 1)
+)
+
+
+@pytest.mark.parametrize("mark", INVISIBLE, ids=ascii)
+def test_a_mark_nobody_sees_is_no_part_of_a_number(mark: str) -> None:
+    """Soft hyphens, joiners, writing directions: they come along when a number is copied."""
+    assert whatsapp_id(f"{mark}0812{mark}3456789") == BUDI
+
+
+@pytest.mark.parametrize("dash", "\u2010\u2011\u2012\u2013\u2014\u2015-", ids=ascii)
+def test_any_dash_may_stand_in_a_number(dash: str) -> None:
+    """As word processors put them."""
+    assert whatsapp_id(f"0812{dash}3456{dash}789") == BUDI
 
 
 @pytest.mark.parametrize("group", ["120363041234567890@g.us", "628123456789-1612345678@g.us", "1@G.US "])
