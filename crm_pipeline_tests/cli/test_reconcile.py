@@ -84,11 +84,9 @@ def test_repair_ends_with_zero_and_the_next_push_tells_the_crm(
 @pytest.mark.usefixtures("contact")
 def test_people_are_told_what_repairing_did(cli: Cli) -> None:
     """Lines of names and values."""
-    lines = [
-        line.rsplit(maxsplit=1) for line in cli("reconcile", "--repair").out.splitlines() if line.strip()
-    ]
-    told = {name.strip(): value for name, value in lines}
-    assert (told["pairs compared"], told["differ silently"], told["mended"]) == ("30", "1", "1")
+    lines = [line.rsplit(maxsplit=1) for line in cli("reconcile", "--repair").out.splitlines()]
+    told = {words[0].strip(): words[1:] for words in lines if words}
+    assert (told["pairs compared"], told["differ silently"], told["mended"]) == (["30"], ["1"], ["1"])
 
 
 def test_what_a_repair_may_not_do_is_said(cli: Cli, crm: GenericCrm, sql: Sql) -> None:

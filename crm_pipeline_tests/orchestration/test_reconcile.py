@@ -72,7 +72,7 @@ def test_a_run_shows_figures_and_nobody(instance: dg.DagsterInstance) -> None:
     """Counts that add up, by kind, field and reason; no id of a contact or record in any event."""
     result = run(instance, Reconciling())
     (event,) = [event for event in result.all_events if event.is_step_materialization]
-    shown = {
+    shown: dict[str, Any] = {
         name: value.value for name, value in event.step_materialization_data.materialization.metadata.items()
     }
     assert shown["compared"] == 100 == shown["agreed"] + shown["known"] + shown["differing"]
