@@ -121,6 +121,13 @@ class StatusReader:
             return webhooks.unapplied(tx, self.connection.name).oldest_at
 
     @property
+    def last_applied_by(self) -> str | None:
+        """The run that was the last to apply everything that had landed."""
+        with reading(self.engine) as tx:
+            run = state.latest_run(tx, self.connection.name, "apply", "done")
+        return run.run_id if run is not None else None
+
+    @property
     def busy(self) -> bool:
         """Whether a worker is at work on the connection, in Dagster or anywhere else."""
         with reading(self.engine) as tx:

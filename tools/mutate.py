@@ -43,8 +43,6 @@ TESTS = {
 PYTEST = "-m pytest -x -q --tb=no -p no:xdist -p no:cacheprovider --hypothesis-profile=repeatable"
 NOTICED = (1, 2)
 """Exit codes of pytest: a test failed, or the module could not even be imported."""
-
-
 UNCHANGED = (
     m.Annotation()
     | m.AnnAssign(annotation=m.Annotation(m.Name("TypeAlias")))
@@ -151,6 +149,17 @@ OPERATORS: tuple[tuple[type, Callable[[Any], Iterable[Any]]], ...] = (
 )
 
 
+def copy_project() -> None:
+    """Make the copy that is changed, without bytecode."""
+    shutil.rmtree(COPY, ignore_errors=True)
+    for name in COPIED:
+        source, target = ROOT / name, COPY / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+
+
 def check(module: str) -> tuple[int, list[Mutant]]:
     """Try every mutant of a module; how many there are, and those no test noticed."""
     path = COPY / "crm_pipeline" / "sync" / f"{module}.py"
@@ -184,10 +193,10 @@ def _passes(module: str) -> bool:
 
 
 def argued(module: str) -> set[str]:
-    """What the page says of a module's survivors."""
+    """What the page says of a module's survivors, under the module's own heading."""
     page = (COPY / PAGE).read_text(encoding="utf-8")
-    listed = re.findall(r"^- `(\w+)\.py`: (`.+` becomes `.+`)$", page, re.MULTILINE)
-    return {change for name, change in listed if name == module}
+    _, _, section = page.partition(f"\n### `crm_pipeline/sync/{module}.py`\n")
+    return set(re.findall(r"^- (`.+` becomes `.+`)$", section.partition("\n#")[0], re.MULTILINE))
 
 
 def main() -> int:
@@ -197,13 +206,7 @@ def main() -> int:
     modules = parser.parse_args().modules or list(TESTS)
     if unknown := set(modules) - TESTS.keys():
         parser.error(f"there is no module {', '.join(sorted(unknown))}")
-    shutil.rmtree(COPY, ignore_errors=True)
-    for name in COPIED:
-        source, target = ROOT / name, COPY / name
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, target)
+    copy_project()
     wrong: list[str] = []
     for module in modules:
         started = time.monotonic()

@@ -162,7 +162,7 @@ def _operation(route: Route, method: str) -> dict[str, Any]:
         "security": [] if route.public else [{"ApiKey": []}],
     }
     parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        {"name": name, "in": "path", "required": True, "schema": {**_TEXT, "pattern": f"^{route.parameter}$"}}
         for name in _PARAMETER.findall(route.path)
     ]
     parameters += [

@@ -32,7 +32,7 @@ APPLY_SECONDS = 4.0
 """How long an answer waits for its webhook to be applied; CRMs give up after 5 seconds."""
 APPLY_LEASE_SECONDS = 1.0
 """How long applying waits for another run before it leaves the webhooks to the sensor."""
-_CONTACT_ID = re.compile(r"[ -~]{1,128}")
+_CONTACT_ID = re.compile("[ -~]{1,128}")
 _CALLS_AT_ONCE = 8
 """Calls of the service in threads at once, beside those that land webhooks."""
 
@@ -190,6 +190,8 @@ class Route:
     body: str = ""
     """Name of the schema of its body."""
     headers: tuple[str, ...] = ()
+    parameter: str = ".+"
+    """What its path's parameter may be, as a pattern."""
     public: bool = False
     """Answers anybody, and is not counted."""
     while_disabled: bool = False
@@ -238,6 +240,7 @@ ROUTES: tuple[Route, ...] = (
         "Write one contact to the CRM now",
         "Pushed",
         tuple(sorted((404, 409, 414, 422, 502, *_ALWAYS))),
+        parameter=_CONTACT_ID.pattern,
     ),
     Route(
         "/api/external/status",

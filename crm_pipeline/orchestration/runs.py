@@ -22,10 +22,11 @@ _WAITS = tuple(timedelta(seconds=seconds) for seconds in (0, 30, 60, 120, 240, 4
 """After so many failures in a row, so long a rest."""
 
 
-def under_way(instance: dg.DagsterInstance, jobs: Collection[str]) -> str | None:
-    """The id of a run of one of these jobs that is queued or in progress."""
+def under_way(instance: dg.DagsterInstance, jobs: Collection[str], besides: str | None = None) -> str | None:
+    """The id of a run of one of these jobs that is queued or in progress, ``besides`` a certain one."""
     unfinished = instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED, tags=_OURS))
-    return next((run.run_id for run in unfinished if run.job_name in jobs), None)
+    found = (run.run_id for run in unfinished if run.job_name in jobs and run.run_id != besides)
+    return next(found, None)
 
 
 def last_requested(instance: dg.DagsterInstance, schedule: str) -> datetime | None:

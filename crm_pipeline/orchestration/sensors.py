@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # would keep its work from ever being tried again. What is to be done stands in our rows.
 
 _DISABLED = "EXTERNAL_CRM_ENABLED is false"
+_APPLYING = frozenset({webhook_job.name, pull_job.name, sync_job.name})
+"""Jobs whose runs apply everything that has landed."""
 
 
 @dg.sensor(
@@ -37,7 +39,9 @@ def webhook_sensor(
             return dg.SkipReason(_DISABLED)
         if not service.events_pending():
             return dg.SkipReason("nothing waits to be applied")
-        run = under_way(context.instance, {webhook_job.name, pull_job.name, sync_job.name})
+        # A run in progress that has applied already, and pushes now or is about to end, applies no
+        # more: the next one is queued behind it.
+        run = under_way(context.instance, _APPLYING, besides=service.last_applied_by)
         if run:
             return dg.SkipReason(_under_way(run))
         if service.busy:

@@ -7,6 +7,7 @@ where its answer did not show it at once. Anything else is an edit, and treated 
 from __future__ import annotations
 
 import re
+from datetime import datetime
 
 from crm_pipeline import instants
 from crm_pipeline.sync.coerce import Value, comparable
@@ -15,9 +16,8 @@ _SHORTEST_TRUNCATION = 32
 """Characters. Cut shorter than any CRM's field limit, it was cut by a person."""
 _FEWEST_PHONE_DIGITS = 6
 _NOT_DIGITS = re.compile(r"[^0-9]")
-_WHATSAPP = re.compile(r"@(?:c\.us|s\.whatsapp\.net)\Z", re.IGNORECASE)
+_WHATSAPP = re.compile(r"@(?:c\.us|s\.whatsapp\.net)\Z")
 _PHONE = re.compile(r"[0-9\s()+./\u2010-\u2015-]*")
-_INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{15}Z")
 
 
 def looks_rewritten(written: Value, seen: Value) -> bool:
@@ -31,14 +31,15 @@ def looks_rewritten(written: Value, seen: Value) -> bool:
         return True
     if not isinstance(written, str) or not isinstance(seen, str):
         return False
-    if _INSTANT.fullmatch(written) and _INSTANT.fullmatch(seen):
-        return _same_moment(written, seen)
+    then, now = _instant(written), _instant(seen)
+    if then is not None and now is not None:
+        return _same_moment(then, now)
     mine, theirs = _folded(written), _folded(seen)
     if mine == theirs:
         return True
     if len(theirs) >= _SHORTEST_TRUNCATION and mine.startswith(theirs):
         return True
-    return _same_phone(written, seen)
+    return _same_phone(mine, theirs)
 
 
 def _blank(value: Value) -> bool:
@@ -49,23 +50,28 @@ def _folded(text: str) -> str:
     return " ".join(comparable(text).casefold().split())
 
 
-def _same_phone(written: str, seen: str) -> bool:
-    mine, theirs = _WHATSAPP.sub("", written), _WHATSAPP.sub("", seen)
+def _same_phone(mine: str, theirs: str) -> bool:
+    mine, theirs = _WHATSAPP.sub("", mine), _WHATSAPP.sub("", theirs)
     if not (_PHONE.fullmatch(mine) and _PHONE.fullmatch(theirs)):
         return False
     mine, theirs = _NOT_DIGITS.sub("", mine), _NOT_DIGITS.sub("", theirs)
     return len(mine) >= _FEWEST_PHONE_DIGITS and mine == theirs
 
 
-def _same_moment(written: str, seen: str) -> bool:
+def _instant(text: str) -> datetime | None:
+    """The instant a text is, in the one form instants have here."""
     try:
-        mine, theirs = instants.from_text(written), instants.from_text(seen)
+        instant = instants.from_text(text)
     except ValueError:
-        return False  # text that only looks like a time
-    thousandths = mine.microsecond // 1000 * 1000
-    return theirs in (
-        mine.replace(microsecond=thousandths),
-        mine.replace(microsecond=0),
-        mine.replace(second=0, microsecond=0),
-        mine.replace(hour=0, minute=0, second=0, microsecond=0),
+        return None
+    return instant if instants.to_text(instant) == text else None
+
+
+def _same_moment(written: datetime, seen: datetime) -> bool:
+    thousandths = written.microsecond // 1000 * 1000
+    return seen in (
+        written.replace(microsecond=thousandths),
+        written.replace(microsecond=0),
+        written.replace(second=0, microsecond=0),
+        written.replace(hour=0, minute=0, second=0, microsecond=0),
     )

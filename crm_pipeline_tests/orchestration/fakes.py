@@ -45,6 +45,7 @@ class FakeService:
     events: int = 0
     oldest_event_at: datetime | None = None
     busy: bool = False
+    last_applied_by: str | None = None
     counts: Counts = field(
         default_factory=lambda: Counts(created=1, updated=2, unchanged=3, skipped=4, rejected=5)
     )

@@ -170,6 +170,15 @@ def test_a_run_that_applies_them_anyway_is_not_doubled(
     assert _webhooks(instance) == f"run {run} is queued or in progress"
 
 
+def test_a_run_that_has_applied_already_is_not_waited_for(instance: dg.DagsterInstance) -> None:
+    """What landed since would wait for its push and for a later tick: one run is queued behind it."""
+    pushing = add_run(instance, "sync_job", dg.DagsterRunStatus.STARTED)
+    service = FakeService(events=1, oldest_event_at=NOW, last_applied_by=pushing)
+    assert isinstance(_webhooks(instance, service), list)
+    queued = add_run(instance, "webhook_job", dg.DagsterRunStatus.QUEUED)
+    assert _webhooks(instance, service) == f"run {queued} is queued or in progress"
+
+
 def test_a_push_under_way_is_none_of_their_business(instance: dg.DagsterInstance) -> None:
     """A push applies nothing: the run is queued behind it."""
     add_run(instance, "push_job", dg.DagsterRunStatus.STARTED)

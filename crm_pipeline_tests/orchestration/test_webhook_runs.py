@@ -14,7 +14,7 @@ import dagster as dg
 import pytest
 import time_machine
 
-from crm_pipeline import instants
+from crm_pipeline import ExternalCrmService, instants
 from crm_pipeline.orchestration.sensors import webhook_sensor
 from crm_pipeline.store import landing
 from crm_pipeline.store.engine import open_database, writing
@@ -71,6 +71,14 @@ def test_two_ticks_ask_for_one_run(world: World) -> None:
     assert world.tick(webhook_sensor) == "nothing waits to be applied"
     world.receive(_organiser(3))
     assert isinstance(world.tick(webhook_sensor), dg.RunRequest)
+
+
+def test_a_run_that_has_applied_is_known_before_it_ends(world: World) -> None:
+    """The sensor asks the database, where a step is noted when it is done, for the run's own id."""
+    world.receive(_organiser(1))
+    applied = world.attempt("webhook_job")
+    with ExternalCrmService(world.database_url) as service:
+        assert service.last_applied_by == applied.run_id
 
 
 def test_a_pull_applies_what_the_sensor_waited_for(world: World) -> None:

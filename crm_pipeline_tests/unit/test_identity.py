@@ -32,6 +32,7 @@ CANONICAL = re.compile(r"[1-9][0-9]{6,14}@c\.us|[0-9]{5,20}@lid")
         "(+62) 812 3456789",
         "+(62) 812 3456789",
         "+ 62 812 3456 789",
+        "( +62 ) 812 3456 789",
         "+62 (0)812 3456 789",
         "00628123456789",
         "6208123456789",  # the zero of a number at home left in
@@ -43,6 +44,7 @@ CANONICAL = re.compile(r"[1-9][0-9]{6,14}@c\.us|[0-9]{5,20}@lid")
         "628123456789@C.US",
         "628123456789@s.whatsapp.net",
         "628123456789:12@s.whatsapp.net",  # one of the person's devices
+        "628123456789:90@s.whatsapp.net",
         "  628123456789@c.us \r\n",
         "0812\t3456\u00a0789",
         "+62\u2011812\u20133456\u2014789",  # other hyphens and dashes
@@ -191,6 +193,7 @@ def test_a_group_is_refused(group: str) -> None:
         "123456789012345@newsletter",
         "budi@example.com",
         "123456789012345@lid@c.us",
+        "628123456789@c.us@c.us",
         "@c.us",
         "@lid",
         "+",

@@ -81,6 +81,7 @@ LONG = "A note about the concert in March, the stage plan and the second sound c
         ("0812-3456-789", "0812 3456 789"),
         ("+62 812 3456 789", "(62) 812.3456.789"),
         ("628123456789@c.us", "628123456789"),
+        ("628123456789", "628123456789@s.whatsapp.net"),
         ("628123456789", "62-8123456789@C.US"),
         ("123-456", "12 34 56"),
         ("+62\u2011812\u20113456\u2011789", "+628123456789"),
@@ -102,6 +103,13 @@ def test_what_a_crm_makes_of_a_value(written: Value, seen: Value) -> None:
     assert looks_rewritten(written, seen)
 
 
+@pytest.mark.parametrize("mark", " ()+./-\u2010\u2011\u2012\u2013\u2014\u2015", ids=ascii)
+def test_any_punctuation_of_a_phone_is_the_same_phone(mark: str) -> None:
+    """What a CRM puts between the digits, or takes away."""
+    assert looks_rewritten("0812 345 679", f"0812345{mark}679")
+    assert looks_rewritten(f"0812345{mark}679", "0812 345 679")
+
+
 @pytest.mark.parametrize(
     "written, seen",
     [
@@ -114,6 +122,7 @@ def test_what_a_crm_makes_of_a_value(written: Value, seen: Value) -> None:
         (LONG[:32], LONG),
         (LONG, LONG[1:]),
         ("0812-3456-789", "0812-3456-780"),
+        ("0812-3456-789", "0812-3456-78"),
         ("0812-3456-789", "812-3456-789"),
         ("12-345", "1-2345"),  # too short for a phone
         ("call 08123456789 today", "mail 08123456789 never"),  # a text that holds a phone is no phone
