@@ -149,7 +149,7 @@ class Senders:
     """Programs that post webhooks until the API is gone, and remember what was acknowledged."""
 
     def __init__(self, number: int, gone: type[Exception] = requests.exceptions.ConnectionError) -> None:
-        """So many at once. ``gone`` is what they may meet at the end; half an answer is no ConnectionError."""
+        """So many at once. ``gone`` is what they may meet at the end; half an answer is no ConnectionError."""  # noqa: E501
         self.acknowledged: list[str] = []
         self._number = number
         self._gone = gone
