@@ -260,9 +260,11 @@ class Signature(_Section):
 
     @model_validator(mode="after")
     def _templates_fit(self) -> Signature:
-        named, signed = set(_PLACEHOLDER.findall(self.value)), set(_PLACEHOLDER.findall(self.signed))
-        if self.value.count("{digest}") != 1 or not named <= {"digest", "timestamp", "id"}:
-            msg = "webhook.signature.value: must hold {digest}, and may hold {timestamp} and {id}"
+        found = _PLACEHOLDER.findall(self.value)
+        named, signed = set(found), set(_PLACEHOLDER.findall(self.signed))
+        once = len(named) == len(found)
+        if not once or "digest" not in named or not named <= {"digest", "timestamp", "id"}:
+            msg = "webhook.signature.value: must hold {digest}, and may hold {timestamp} and {id}, each once"
             raise ValueError(msg)
         if "body" not in signed or not signed <= {"body", "timestamp", "id", "method", "url"}:
             msg = (

@@ -318,6 +318,7 @@ def test_a_described_hmac(options: dict[str, Any], headers: dict[str, str], even
     [
         ({"value": "sha256="}, "value: must hold {digest}"),
         ({"value": "{digest}{digest}"}, "value: must hold {digest}"),
+        ({"value": "{id}{id}{digest}"}, "value: must hold {digest}"),
         ({"value": "{digest}{body}"}, "value: must hold {digest}"),
         ({"signed": "{timestamp}"}, "signed: must hold {body}"),
         ({"signed": "{body}{secret}"}, "signed: must hold {body}"),

@@ -92,7 +92,7 @@ def test_schedules_and_sensors() -> None:
         for sensor in repository.sensor_defs
     ] == [
         ("contact_change_sensor", "push_job", 10, dg.DefaultSensorStatus.RUNNING),
-        ("webhook_sensor", "webhook_job", 5, dg.DefaultSensorStatus.RUNNING),
+        ("webhook_sensor", "webhook_job", 3, dg.DefaultSensorStatus.RUNNING),
     ]
 
 
