@@ -117,11 +117,11 @@ def pull_window(context: Context, window: Window, progress: Progress = no_progre
 def _read_pages(context: Context, here: _Progress, report: Report, progress: Progress, seen: Seen) -> None:
     for page in context.connector.pages(Window(since=here.since), here.next):
         here.note(page)
-        seen.add(record.external_id for record in page.records if record.external_id is not None)
+        # By the name each lands under: a record without an id of its own goes by its contact's.
+        arrived = list(arrivals(context, page.records, page.read_at))
+        seen.add(arrival.external_id for arrival in arrived)
         with context.write() as tx:
-            counts = landing.land(
-                tx, context.name, arrivals(context, page.records, page.read_at), context.run_id
-            )
+            counts = landing.land(tx, context.name, arrived, context.run_id)
             values: dict[str, Any] = {"pull": here.to_json()}
             if context.connection.listing.sorted_by_modified and here.watermark is not None:
                 values["watermark"] = here.watermark
