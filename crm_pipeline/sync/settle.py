@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from crm_pipeline import instants
 from crm_pipeline.connection import Connection
 from crm_pipeline.contact import NEW_DEAL_STATUS
+from crm_pipeline.store.intents import Intent
 from crm_pipeline.store.landing import Landed
 from crm_pipeline.store.ledger import Change, Conflict, OpenConflict
 from crm_pipeline.store.links import Link
@@ -212,16 +213,15 @@ class Settler:
         before = len(contact.changed)
         for name, field in self.mapping.fields.items():
             external = values.get(name, ABSENT)
-            internal = contact.values.get(name)
             state = FieldState(
                 external=external,
-                internal=internal,
+                internal=contact.values.get(name),
                 external_shadow=link.external_shadow.get(name, ABSENT),
                 internal_shadow=link.internal_shadow.get(name, ABSENT),
                 assumed=name in link.assumed,
                 sent=sent.get(name, ABSENT),
                 external_at=row.modified_at or row.read_at,
-                internal_at=self._edited_at(contact, link, name, internal),
+                internal_at=self._edited_at(contact, link, name, intent),
             )
             rules = FieldRules(
                 field.direction,
@@ -290,12 +290,16 @@ class Settler:
         else:
             contact.set(name, decision.internal)
 
-    def _edited_at(self, contact: Contact, link: Link, name: str, value: Value) -> datetime | None:
-        """When the contact's value was changed: when it was noticed, or else the row's own time."""
+    def _edited_at(self, contact: Contact, link: Link, name: str, intent: Intent | None) -> datetime:
+        """When the contact's value was changed, as near as it is known: never later than it was sent."""
+        value = contact.values.get(name)
         noticed = link.edits.get(name)
         if noticed is not None and noticed[0] == value:
             return instants.from_text(noticed[1])
-        return contact.stored.updated_at if contact.stored is not None else self.now
+        at = contact.stored.updated_at if contact.stored is not None else self.now
+        if intent is not None and name in intent.sent and same(value, intent.sent[name]):
+            return min(at, intent.created_at)
+        return at
 
     def _note_edits(self, contact: Contact, link: Link) -> bool:
         """Write down what other programs changed; whether the CRM has to hear of it."""

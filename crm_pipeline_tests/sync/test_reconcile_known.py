@@ -227,3 +227,28 @@ def test_a_record_the_listing_leaves_out_is_compared_all_the_same(world: World) 
     assert compare(world).agreed == 2
     world.crm.records[key]["name"] = "Changed"
     assert compare(world).drifts == [Drift(ONE, key, Kind.VALUE, "nama")]
+
+
+def test_what_landed_waits_for_the_run_that_applies_it(world: World) -> None:
+    """A run that died between reading and applying left no difference."""
+    key = synced(world, name="Sinta")
+    world.crm.put(key, name="Edited")
+    context = world.context()
+    with lease_held(context):
+        pull_new(context)
+    report = compare(world)
+    assert (report.drifts, report.known) == ([], {Known.WAITS: 1})
+
+
+def test_a_rewritten_write_that_was_never_read_back_is_in_agreement(world: World) -> None:
+    """Where no pull runs, the first sight of what the CRM made of our value may be this one."""
+    world.crm.rewrite = lambda _, value: value.upper() if value == "Sinta" else value
+    world.crm.answers_with_record = False
+    world.sql("INSERT INTO contacts (id, nama) VALUES (:id, 'Sinta')", id=ONE)
+    world.sync()
+    world.crm.clock.pass_by(days=2)
+    world.crm.own_clock.pass_by(days=2)
+    assert world.crm.records["r00001"]["name"] == "SINTA"
+    assert compare(world).agreed == 1
+    world.crm.records["r00001"]["name"] = "Somebody else"
+    assert kinds(compare(world)) == [("value", "nama")]

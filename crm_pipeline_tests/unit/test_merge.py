@@ -104,6 +104,16 @@ def test_newest_goes_by_instants_up_to_the_tolerance(
         assert decision.winner == (tie if gap <= tolerance else by_time)
 
 
+@pytest.mark.parametrize("tie", ["external", "internal"])
+def test_a_time_nobody_gave_is_not_known(tie: Side) -> None:
+    """One time alone is not later than nothing."""
+    for state in (
+        FieldState("Sari", "Agus", "Budi", "Budi", external_at=NOON),
+        FieldState("Sari", "Agus", "Budi", "Budi", internal_at=NOON),
+    ):
+        assert merge_field(state, FieldRules(tie=tie)).winner == tie
+
+
 def test_a_default_that_nobody_typed_gives_way() -> None:
     """The deal status a new contact was given is no edit: the CRM's first word replaces it, unasked."""
     state = FieldState("deal", "prospect", internal_shadow="prospect")
