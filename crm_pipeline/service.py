@@ -23,10 +23,10 @@ from crm_pipeline.store.engine import writing
 from crm_pipeline.sync import events, pull, push, resolve
 from crm_pipeline.sync.context import Context, Progress, lease_held, no_progress
 from crm_pipeline.sync.errors import DisabledError, PushFailedError, RecordRejected, SyncError
-from crm_pipeline.sync.events import Arrival, Receipt, Reception
 from crm_pipeline.sync.hooks import HookedMapping
 from crm_pipeline.sync.mapping import FieldMapping, Translator
 from crm_pipeline.sync.merge import Side
+from crm_pipeline.sync.reception import Arrival, Receipt, Reception
 from crm_pipeline.sync.reports import Counts, Report
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from crm_pipeline.service import ExternalCrmService
 from crm_pipeline.settings import WebhookApply
 from crm_pipeline.store.engine import reading
 from crm_pipeline.sync.errors import SyncError
-from crm_pipeline.sync.events import Arrival, Receipt
+from crm_pipeline.sync.reception import Arrival, Receipt
 
 APPLY_SECONDS = 4.0
 """How long an answer waits for its webhook to be applied; CRMs give up after 5 seconds."""

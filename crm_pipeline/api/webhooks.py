@@ -15,7 +15,7 @@ from crm_pipeline.api.problems import Problem, unauthorized
 from crm_pipeline.api.signatures import Message, Proof, SecretFormError, verifier
 from crm_pipeline.connectors.documents import dig
 from crm_pipeline.settings import Settings, SettingsError
-from crm_pipeline.sync.events import Arrival
+from crm_pipeline.sync.reception import Arrival
 
 LONGEST_ID = 255
 _ID = re.compile(rf"[!-~]{{1,{LONGEST_ID}}}")

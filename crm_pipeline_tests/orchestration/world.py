@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from crm_pipeline import ExternalCrmService
 from crm_pipeline.definitions import defs
 from crm_pipeline.simulators.generic import GenericCrm
-from crm_pipeline.sync.events import Arrival, Receipt
+from crm_pipeline.sync.reception import Arrival, Receipt
 
 SEEDED = 60
 DAYS = 20

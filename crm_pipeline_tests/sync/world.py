@@ -14,10 +14,11 @@ from crm_pipeline.store.engine import reading, writing
 from crm_pipeline.store.tables import contacts, metadata
 from crm_pipeline.sync.apply import apply_landed
 from crm_pipeline.sync.context import Context, lease_held
-from crm_pipeline.sync.events import Arrival, Receipt, Reception, apply_all
+from crm_pipeline.sync.events import apply_all
 from crm_pipeline.sync.mapping import FieldMapping
 from crm_pipeline.sync.pull import pull_new
 from crm_pipeline.sync.push import push_changed
+from crm_pipeline.sync.reception import Arrival, Receipt, Reception
 from crm_pipeline.sync.reports import Report
 from crm_pipeline_tests.fakes import FakeCrm
 
