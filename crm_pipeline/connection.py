@@ -286,19 +286,53 @@ class Signature(_Section):
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")
 
 
+_OF_FORMAT: dict[str, dict[str, object]] = {
+    "hubspot": {"read_back": True, "signature": {"scheme": "hubspot"}},
+    "salesforce": {"read_back": True},
+    "zoho": {"read_back": True, "secret": "token"},
+}
+
+
 class Webhook(_Section):
     """What the CRM's webhooks look like, and how they prove where they come from."""
 
+    format: Literal["records", "hubspot", "salesforce", "zoho"] = "records"
+    """``records`` are the guide's; the others are the vendors' own events, which need no API key."""
     read_back: bool = False
     """An event is a hint: the record it names is read from the CRM before it is applied."""
     signature: Signature | None = None
     """Takes the place of the secret in the body, and of the API key, which not every CRM can send."""
     secret: str = "secret"  # noqa: S105 - the name of a key
-    """Key of the body's object that holds the secret, where webhooks are not signed."""
+    """Key of the body's object that holds the secret, where webhooks are not signed; for
+    ``salesforce``, whose messages have no room for one, the parameter of the address."""
+    organization: str | None = None
+    """For ``salesforce``: the organisation's id; messages of others are refused."""
     records: Path | None = None
     """Where the body holds its record, or its list of them; the body itself when not given."""
     event_id: Path | None = None
     """Where a record names its event; the header ``webhook-id`` or ``Idempotency-Key`` does otherwise."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _formats_bring_their_ways(cls, data: object) -> object:
+        if not isinstance(data, dict):
+            return data
+        return {**_OF_FORMAT.get(str(data.get("format")), {}), **data}
+
+    @model_validator(mode="after")
+    def _formats_are_whole(self) -> Webhook:
+        if self.format == "records":
+            return self
+        if self.records is not None or self.event_id is not None:
+            msg = f"webhook.format: '{self.format}' says itself where 'records' and 'event_id' are"
+            raise ValueError(msg)
+        if not self.read_back and self.format != "salesforce":
+            msg = f"webhook.read_back: events of '{self.format}' name records and do not carry them"
+            raise ValueError(msg)
+        if self.format == "hubspot" and self.signature is None:
+            msg = "webhook.signature: HubSpot's events hold no secret, only a signature proves them"
+            raise ValueError(msg)
+        return self
 
 
 class Selection(_Section):

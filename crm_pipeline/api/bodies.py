@@ -48,15 +48,17 @@ class BodyReader:
         self._held = 0
 
     @asynccontextmanager
-    async def read(self, headers: Headers, receive: Receive) -> AsyncIterator[bytes]:
-        """The raw body of a JSON request, held until the block ends.
+    async def read(
+        self, headers: Headers, receive: Receive, media_type: str = "application/json"
+    ) -> AsyncIterator[bytes]:
+        """The raw body of a request of this type, held until the block ends.
 
         Raises:
-            Problem: it is no plain JSON (415), too long, whatever its length header says (413),
+            Problem: it is another type, or compressed (415), too long, whatever its length header says (413),
                 or too much is held already (503).
             ClientDisconnect: the other end is gone.
         """
-        _require_plain_json(headers)
+        _require(media_type, headers)
         announced = headers.get("content-length", "0")
         if not announced.isdecimal() or int(announced) > MAX_BYTES:
             raise _too_long()
@@ -98,15 +100,13 @@ def parse(body: bytes) -> Document:
     return Document(value, _walk(value))
 
 
-def _require_plain_json(headers: Headers) -> None:
+def _require(media_type: str, headers: Headers) -> None:
     kind, *parameters = (part.strip().lower() for part in headers.get("content-type", "").split(";"))
     charsets = [text for name, _, text in (each.partition("=") for each in parameters) if name == "charset"]
     utf8 = all(charset.strip('"') in {"utf-8", "utf8"} for charset in charsets)
     one = len(headers.getlist("content-type")) == 1
-    if kind != "application/json" or not utf8 or not one:
-        raise Problem(
-            415, "The Content-Type must be application/json.", headers={"Accept": "application/json"}
-        )
+    if kind != media_type or not utf8 or not one:
+        raise Problem(415, f"The Content-Type must be {media_type}.", headers={"Accept": media_type})
     if headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise Problem(415, "The body must not be compressed.", headers={"Accept-Encoding": "identity"})
 

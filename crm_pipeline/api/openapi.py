@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from crm_pipeline import __version__
 from crm_pipeline.api.bodies import MAX_ITEMS
 from crm_pipeline.api.problems import MEDIA_TYPE
+from crm_pipeline.connection import Webhook
 from crm_pipeline.contact import BUILT_IN
 
 if TYPE_CHECKING:
@@ -69,12 +70,6 @@ SCHEMAS: Mapping[str, dict[str, Any]] = {
             **{name: {} for field in BUILT_IN.values() for name in field.external_names},
         },
     },
-    "WebhookBody": {
-        "oneOf": [
-            _RECORD,
-            {"type": "array", "minItems": 1, "maxItems": MAX_ITEMS, "items": _RECORD},
-        ]
-    },
     "WebhookAnswer": {
         "oneOf": [
             _object(("success", "userId", "action", "eventId", "status"), **_RECEIPT),
@@ -126,24 +121,53 @@ SCHEMAS: Mapping[str, dict[str, Any]] = {
     "Health": _object(("status",), status=_TEXT),
     "OpenApi": {"type": "object"},
 }
+_BODIES: Mapping[str, dict[str, Any]] = {
+    "records": {
+        "oneOf": [
+            _RECORD,
+            {"type": "array", "minItems": 1, "maxItems": MAX_ITEMS, "items": _RECORD},
+        ]
+    },
+    "hubspot": {
+        "type": "array",
+        "description": "HubSpot's events.",
+        "minItems": 1,
+        "maxItems": MAX_ITEMS,
+        "items": {"type": "object"},
+    },
+    "zoho": _object(
+        ("token",),
+        token=_TEXT,
+        module=_TEXT,
+        operation=_TEXT,
+        ids={"type": "array", "maxItems": MAX_ITEMS, "items": _TEXT},
+    ),
+    "salesforce": {"type": "string", "description": "An outbound message of Salesforce's."},
+}
+"""What a webhook's body is, by the connection's format."""
+_XML = "text/xml"
 _DETAILS = {
     "X-Request-Id": "Names the request in the log; it is kept with what landed.",
 }
 
 
-def document(routes: Iterable[Route]) -> dict[str, Any]:
-    """The API as OpenAPI 3.1."""
+def document(routes: Iterable[Route], webhook: Webhook) -> dict[str, Any]:
+    """The API as OpenAPI 3.1, with webhooks as the connection has them."""
     paths: dict[str, Any] = {}
     for route in routes:
         path = _PARAMETER.sub(r"{\1}", route.path)
         for method in route.methods:
             paths.setdefault(path, {})[method.lower()] = _operation(route, method)
+    for path in paths.values():
+        for operation in path.values():
+            if "requestBody" in operation:
+                _describe_webhook(operation, webhook)
     return {
         "openapi": "3.1.0",
         "info": {"title": "crm_pipeline", "version": __version__},
         "paths": paths,
         "components": {
-            "schemas": dict(SCHEMAS),
+            "schemas": {**SCHEMAS, "WebhookBody": _BODIES[webhook.format]},
             "securitySchemes": {"ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"}},
         },
     }
@@ -175,6 +199,17 @@ def _operation(route: Route, method: str) -> dict[str, Any]:
         content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{route.body}"}}}
         operation["requestBody"] = {"required": True, "content": content}
     return operation
+
+
+def _describe_webhook(operation: dict[str, Any], webhook: Webhook) -> None:
+    """Vendors and signatures do without the key; Salesforce speaks XML."""
+    if webhook.signature is not None or webhook.format != "records":
+        operation["security"] = [{}, {"ApiKey": []}]
+    if webhook.format != "salesforce":
+        return
+    operation["requestBody"]["content"] = {_XML: {"schema": {"$ref": "#/components/schemas/WebhookBody"}}}
+    operation["responses"]["200"]["content"] = {_XML: {"schema": _TEXT}}
+    operation["parameters"].append({"name": webhook.secret, "in": "query", "required": True, "schema": _TEXT})
 
 
 def _refusal(status: int, method: str) -> dict[str, Any]:

@@ -96,16 +96,16 @@ Handler: TypeAlias = Callable[[Api, Request, Visit], Awaitable[Response]]
 
 async def webhook(api: Api, request: Request, visit: Visit) -> Response:
     """Land events; the answer comes when they are durable."""
-    async with api.bodies.read(request.headers, request.receive) as body:
-        proof = api.door.check_signature(request, body)
-        objects, listed = api.door.open(bodies.parse(body))
-        arrivals = api.door.arrivals(request, proof, objects, listed=listed, request_id=visit.request_id)
-        receipts = await api.land(arrivals)
+    async with api.bodies.read(request.headers, request.receive, api.door.media_type) as body:
+        delivery = api.door.take(request, body, visit.request_id)
+        receipts = await api.land(delivery.arrivals)
     api.metrics.events(receipt.action for receipt in receipts)
     results = [_result(receipt) for receipt in receipts]
     if api.settings.webhook_apply is WebhookApply.NOW:
         await _apply_now(api, results)
-    if not listed:
+    if api.door.acknowledgement is not None:
+        return Response(api.door.acknowledgement, media_type=api.door.media_type)
+    if not delivery.listed:
         return _single(results[0])
     return _json({"success": all(result["success"] for result in results), "results": results})
 
@@ -171,8 +171,8 @@ async def metrics(api: Api, request: Request, visit: Visit) -> Response:
 
 async def describe(api: Api, request: Request, visit: Visit) -> Response:
     """Describe the API."""
-    del api, request, visit
-    return _json(openapi.document(ROUTES))
+    del request, visit
+    return _json(openapi.document(ROUTES, api.settings.connection.webhook))
 
 
 @dataclass(frozen=True, slots=True)

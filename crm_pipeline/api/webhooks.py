@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
 
+from crm_pipeline.api import bodies, vendors
 from crm_pipeline.api.auth import Secrets
-from crm_pipeline.api.bodies import Document
+from crm_pipeline.api.bodies import MAX_ITEMS
 from crm_pipeline.api.problems import Problem, unauthorized
 from crm_pipeline.api.signatures import Message, Proof, SecretFormError, verifier
+from crm_pipeline.api.vendors import Told
 from crm_pipeline.connectors.documents import dig
 from crm_pipeline.settings import Settings, SettingsError
 from crm_pipeline.sync.reception import Arrival
 
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What one request brings."""
+
+    arrivals: list[Arrival]
+    listed: bool
+    """Whether it is answered with a list."""
+
+
 LONGEST_ID = 255
 _ID = re.compile(rf"[!-~]{{1,{LONGEST_ID}}}")
 _ID_HEADERS = ("webhook-id", "idempotency-key")
+_ORGANIZATION = 15
+"""Characters of an organisation's id that count; three more only check them."""
+_READERS: Mapping[str, vendors.Reader] = {"hubspot": vendors.hubspot, "zoho": vendors.zoho}
 
 
 class Door:
@@ -48,16 +64,49 @@ class Door:
                 raise SettingsError(str(error)) from None
 
     @property
-    def signed(self) -> bool:
-        """Whether webhooks are signed: they prove themselves, without an API key."""
-        return self._verify is not None
+    def needs_key(self) -> bool:
+        """Whether an API key is asked for. A signature does without, and vendors can send none."""
+        return self._verify is None and self._webhook.format == "records"
 
-    def check_signature(self, request: Request, body: bytes) -> Proof:
-        """Hold the raw body against its signature, where webhooks are signed.
+    @property
+    def media_type(self) -> str:
+        """Of the bodies that are taken."""
+        return "text/xml" if self._webhook.format == "salesforce" else "application/json"
+
+    @property
+    def acknowledgement(self) -> bytes | None:
+        """What the vendor wants to hear, as XML; None where it takes our JSON."""
+        return vendors.ACKNOWLEDGED if self._webhook.format == "salesforce" else None
+
+    def take(self, request: Request, body: bytes, request_id: str) -> Delivery:
+        """What a request brings, proved and named.
 
         Raises:
-            Problem: it is wrong, stale or missing (401).
+            Problem: it proves nothing (401), is not what it should be (400), holds a text that
+                cannot be stored (422), or webhooks are not set up (503).
         """
+        proof = self._check_signature(request, body)
+        if not (self._verify or self._secrets or self._open):
+            raise Problem(503, "Webhooks are not set up: EXTERNAL_CRM_WEBHOOK_SECRET is not set.")
+        told, listed = self._message(request, body) if self.media_type == "text/xml" else self._objects(body)
+        if len(told) > MAX_ITEMS:
+            raise Problem(400, f"The body tells of more than {MAX_ITEMS} records.")
+        named = _checked(proof.event_id) or _header_id(request)
+        return Delivery(
+            [
+                Arrival(
+                    each.payload,
+                    each.event_id or _numbered(named, number if listed else None),
+                    request_id,
+                    each.record_id,
+                    each.ours,
+                )
+                for number, each in enumerate(told)
+            ],
+            listed,
+        )
+
+    def _check_signature(self, request: Request, body: bytes) -> Proof:
         if self._verify is None:
             return Proof()
         message = Message(request.method, self._url(request), request.scope["headers"], body)
@@ -66,48 +115,40 @@ class Door:
             raise unauthorized()
         return proof
 
-    def open(self, document: Document) -> tuple[list[dict[str, Any]], bool]:
-        """The objects of a body, without their secret, and whether they came as a list.
+    def _message(self, request: Request, body: bytes) -> tuple[list[Told], bool]:
+        """An outbound message: its secret is in the address."""
+        shown = request.query_params.getlist(self._webhook.secret)
+        if not (self._open or (len(shown) == 1 and self._secrets.match_value(shown[0]))):
+            raise unauthorized()
+        message = vendors.salesforce(body)
+        expected = self._webhook.organization
+        if expected is not None and message.organization[:_ORGANIZATION] != expected[:_ORGANIZATION]:
+            raise unauthorized()
+        return list(message.told), True
 
-        Raises:
-            Problem: the body is neither an object nor a list of them (400), a secret is wrong
-                (401), a text cannot be stored (422), or webhooks are not set up (503).
-        """
-        if not (self._verify or self._secrets or self._open):
-            raise Problem(503, "Webhooks are not set up: EXTERNAL_CRM_WEBHOOK_SECRET is not set.")
+    def _objects(self, body: bytes) -> tuple[list[Told], bool]:
+        """A JSON body, without its secret, and whether what it tells came as a list."""
+        document = bodies.parse(body)
         outer = _objects(document.value)
         right = [self._take_secret(each) for each in outer]
         if not all(right):
             raise unauthorized()
         if not document.storable:
             raise Problem(422, "A text holds a character that cannot be stored.")
+        read = _READERS.get(self._webhook.format)
+        if read is not None:
+            return [told for each in outer for told in read(each)], True
+        listed = isinstance(document.value, list)
         if self._webhook.records is None:
-            return outer, isinstance(document.value, list)
+            return [self._told(each) for each in outer], listed
         inner = [dig(each, self._webhook.records) for each in outer]
         found = [record for each in inner for record in _objects(each)]
         for record in found:
             record.pop(self._webhook.secret, None)
-        return found, isinstance(document.value, list) or any(isinstance(each, list) for each in inner)
+        return [self._told(each) for each in found], listed or any(isinstance(each, list) for each in inner)
 
-    def arrivals(
-        self,
-        request: Request,
-        proof: Proof,
-        objects: Sequence[dict[str, Any]],
-        *,
-        listed: bool,
-        request_id: str,
-    ) -> list[Arrival]:
-        """Name the events: by what each says itself, or else by the request's headers.
-
-        Raises:
-            Problem: a name is too long or holds odd characters (400).
-        """
-        named = _checked(proof.event_id) or _header_id(request)
-        return [
-            Arrival(each, self._own_id(each) or _numbered(named, number if listed else None), request_id)
-            for number, each in enumerate(objects)
-        ]
+    def _told(self, record: dict[str, Any]) -> Told:
+        return Told(record, self._own_id(record))
 
     def _take_secret(self, found: dict[str, Any]) -> bool:
         secret = found.pop(self._webhook.secret, None)

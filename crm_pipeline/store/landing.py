@@ -247,14 +247,6 @@ def _row(arrival: Arrival, connection: str, run_id: str) -> dict[str, Any]:
     }
 
 
-def outcome(tx: Connection, connection: str, external_id: str) -> str | None:
-    """Where the record as last read ended; None where it waits or was never read."""
-    query = sa.select(records.c.outcome).where(
-        records.c.connection == connection, records.c.current, records.c.external_id == external_id
-    )
-    return tx.execute(query).scalar_one_or_none()
-
-
 def payload(tx: Connection, row_id: int) -> str | None:
     """What came in, as JSON text."""
     return tx.execute(sa.select(records.c.payload).where(records.c.id == row_id)).scalar_one_or_none()

@@ -26,6 +26,8 @@ class NewEvent:
     external_id: str | None
     action: str
     """What applying it would do to the contact as it is now; ``rejected`` when nothing can."""
+    outcome: str | None
+    """Where it has ended already; None while it waits to be applied."""
     reasons: dict[str, str]
 
 
@@ -70,7 +72,7 @@ _LANDED = tuple(events.c[name] for name in LandedEvent.__dataclass_fields__)
 
 
 def insert(tx: Connection, connection: str, new: Iterable[NewEvent]) -> None:
-    """Store events; a rejected one has its outcome already."""
+    """Store events."""
     rows = [
         {
             "connection": connection,
@@ -82,7 +84,7 @@ def insert(tx: Connection, connection: str, new: Iterable[NewEvent]) -> None:
             "contact_id": event.contact_id,
             "external_id": event.external_id,
             "action": event.action,
-            "outcome": "rejected" if event.action == "rejected" else None,
+            "outcome": event.outcome,
             "reasons": event.reasons or None,
             "attempts": 0,
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import takewhile
 from typing import Any
@@ -19,11 +20,11 @@ from crm_pipeline.contact import FieldType
 from crm_pipeline.store import landing, rejects, webhooks
 from crm_pipeline.store.rejects import NewReject
 from crm_pipeline.store.webhooks import LandedEvent
+from crm_pipeline.sync.absence import ask
 from crm_pipeline.sync.apply import apply_landed
 from crm_pipeline.sync.coerce import NotAValueError, Spec, coercer
 from crm_pipeline.sync.context import Context, Progress, no_progress
 from crm_pipeline.sync.errors import RecordRejected, TooManyDeletesError
-from crm_pipeline.sync.look import apply_read
 from crm_pipeline.sync.mapping import Values
 from crm_pipeline.sync.reports import CONTACT_IDS_KEPT, Outcome, Report
 from crm_pipeline.sync.settle import News, Settler
@@ -102,11 +103,14 @@ def _apply_next(context: Context, report: Report) -> bool:
         why = {"record": f"gave up after {MOST_ATTEMPTS} attempts that ended without a result"}
         _give_up(context, exhausted, why, report)
         return True
-    if context.connection.webhook.read_back and not _read_back(context, rows):
+    try:
+        became = _read_back(context, rows)
+    except ConnectorError:
+        _postpone(context, rows)
         return True
     try:
         with context.write() as tx:
-            done = _apply_rows(context, tx, rows)
+            done = _apply_rows(context, tx, rows, became)
     except (IntegrityError, DataError):
         if len(rows) == 1:
             _give_up(context, rows, {"record": "holds a value the database cannot store"}, report)
@@ -126,19 +130,35 @@ def _begin(context: Context) -> list[LandedEvent]:
     return first
 
 
-def _read_back(context: Context, rows: Sequence[LandedEvent]) -> bool:
-    """Read the records the events name; False when the CRM cannot be asked now."""
+def _read_back(context: Context, rows: Sequence[LandedEvent]) -> dict[str, Outcome]:
+    """Read the records that events name, and apply them; what became of those that were news.
+
+    Raises:
+        ConnectorError: the CRM cannot be asked now.
+    """
+    if not context.connection.webhook.read_back:
+        return {}
     named = list(dict.fromkeys(row.external_id for row in rows if row.external_id is not None))
-    read_at = context.clock()
-    try:
-        found = context.connector.read(named)
-    except ConnectorError:
-        attempts = max(row.attempts for row in rows)
-        with context.write() as tx:
-            webhooks.postpone(tx, [row.id for row in rows], context.clock() + FIRST_RETRY * 2**attempts)
-        return False
-    apply_read(context, found, read_at)
-    return True
+    with context.read() as tx:
+        before = landing.standings(tx, context.name, named)
+    ask(context, named)
+    # Too many deletes wait in the landing table, for the next run to stop at and tell of.
+    with suppress(TooManyDeletesError):
+        apply_landed(context)
+    with context.read() as tx:
+        after = landing.standings(tx, context.name, named)
+    return {
+        name: Outcome(now.outcome)
+        for name, now in after.items()
+        if now.outcome is not None
+        and (name not in before or before[name].id != now.id or before[name].outcome is None)
+    }
+
+
+def _postpone(context: Context, rows: Sequence[LandedEvent]) -> None:
+    attempts = max(row.attempts for row in rows)
+    with context.write() as tx:
+        webhooks.postpone(tx, [row.id for row in rows], context.clock() + FIRST_RETRY * 2**attempts)
 
 
 class _Done:
@@ -168,12 +188,15 @@ class _Done:
         rejects.clear(tx, context.name, "webhook", [name for name in self.names if name not in failed])
 
 
-def _apply_rows(context: Context, tx: Transaction, rows: Sequence[LandedEvent]) -> _Done:
+def _apply_rows(
+    context: Context, tx: Transaction, rows: Sequence[LandedEvent], became: dict[str, Outcome]
+) -> _Done:
+    """``became``: of records that were read back; the first event that names one has its effect."""
     done, now = _Done(), context.clock()
     mapped: list[tuple[LandedEvent, dict[str, Any], Values]] = []
     for row in rows:
         if context.connection.webhook.read_back and row.external_id is not None:
-            done.note(row, _outcome_of_record(tx, context, row.external_id))
+            done.note(row, became.pop(row.external_id, Outcome.UNCHANGED))
             continue
         payload = jsonio.loads(row.payload)
         try:
@@ -202,11 +225,6 @@ def _apply_rows(context: Context, tx: Transaction, rows: Sequence[LandedEvent]) 
     work.save(context.run_id, now)
     done.save(context, tx, now)
     return done
-
-
-def _outcome_of_record(tx: Transaction, context: Context, external_id: str) -> Outcome:
-    outcome = landing.outcome(tx, context.name, external_id)
-    return Outcome(outcome) if outcome is not None else Outcome.UNCHANGED
 
 
 def _give_up(context: Context, rows: Sequence[LandedEvent], reasons: dict[str, str], report: Report) -> None:

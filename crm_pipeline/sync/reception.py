@@ -24,6 +24,7 @@ from crm_pipeline.sync.settle import Settler
 from crm_pipeline.sync.workset import Workset
 
 Action: TypeAlias = Literal["created", "updated", "unchanged", "skipped", "rejected", "conflict"]
+Status: TypeAlias = Literal["landed", "applied", "rejected"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,10 @@ class Arrival:
     event_id: str | None
     """The sender's name for the event; the same name is the same event."""
     request_id: str
+    record_id: str | None = None
+    """The record it is about, where the format of the sender says so."""
+    ours: bool = True
+    """False for an event about something that is no contact: it is kept, and skipped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,7 @@ class Receipt:
     user_id: str | None
     action: Action
     """What applying it does to the contact as it is now; ``conflict``: the id named another body."""
-    status: Literal["landed", "applied", "rejected"]
+    status: Status
     duplicate: bool = False
     reasons: dict[str, str] = field(default_factory=dict)
 
@@ -71,12 +76,15 @@ class Reception:
 
     def _read(self, arrival: Arrival) -> _Read:
         text = jsonio.dumps(arrival.payload)
+        record_id = arrival.record_id or _record_id(self.connection, arrival.payload)
+        hint = self.connection.webhook.read_back and record_id is not None
         values: Values | None = None
         reasons: dict[str, str] = {}
-        try:
-            values = self.translator.to_contact(arrival.payload)
-        except RecordRejected as rejected:
-            reasons = rejected.reasons
+        if arrival.ours and not hint:
+            try:
+                values = self.translator.to_contact(arrival.payload)
+            except RecordRejected as rejected:
+                reasons = rejected.reasons
         identity = (values or {}).get("id")
         return _Read(
             arrival,
@@ -85,7 +93,8 @@ class Reception:
             values,
             reasons,
             identity if isinstance(identity, str) else None,
-            _record_id(self.connection, arrival.payload),
+            record_id,
+            hint,
         )
 
 
@@ -100,6 +109,8 @@ class _Read:
     reasons: dict[str, str]
     identity: str | None
     external_id: str | None
+    hint: bool
+    """What it says does not count: its record is read from the CRM when it is applied."""
 
 
 class _Desk:
@@ -113,8 +124,8 @@ class _Desk:
         self._newest = webhooks.newest_of(tx, name, identities)
         work = Workset(tx, name, reception.mapping)
         work.load([each.external_id for each in read if each.external_id], identities, self.now, lock=False)
+        self._work = work
         self._settler = Settler(work, reception.mapping, reception.connection, self.now)
-        self._read_back = reception.connection.webhook.read_back
         self.new: list[NewEvent] = []
         self.rejects: list[NewReject] = []
 
@@ -128,14 +139,15 @@ class _Desk:
             return _again(known, read)
         event_id = read.arrival.event_id or uuid.uuid4().hex
         action, reasons = self._action(read)
-        self._keep(read, event_id, action, reasons)
-        status: Literal["landed", "rejected"] = "rejected" if action == "rejected" else "landed"
-        return Receipt(event_id, read.identity, action, status, reasons=reasons)
+        stored = self._keep(read, event_id, action, reasons)
+        return Receipt(event_id, stored.contact_id, action, _status(stored), reasons=reasons)
 
     def _action(self, read: _Read) -> tuple[Action, dict[str, str]]:
         """What applying it would do now; nothing of it is saved."""
-        if self._read_back and read.external_id is not None:
-            return "updated", {}
+        if not read.arrival.ours:
+            return "skipped", {}
+        if read.hint:
+            return "updated" if self._linked_to(read) else "created", {}
         if read.reasons:
             return "rejected", read.reasons
         if read.values is None:
@@ -146,42 +158,51 @@ class _Desk:
             return "rejected", rejected.reasons
         return outcome.value, {}
 
-    def _keep(self, read: _Read, event_id: str, action: Action, reasons: dict[str, str]) -> None:
+    def _linked_to(self, read: _Read) -> str | None:
+        link = self._work.link(read.external_id) if read.external_id is not None else None
+        return link.contact_id if link is not None else None
+
+    def _keep(self, read: _Read, event_id: str, action: Action, reasons: dict[str, str]) -> StoredEvent:
+        outcome = action if action == "rejected" or not read.arrival.ours else None
+        contact_id = read.identity or self._linked_to(read)
         event = NewEvent(
             event_id,
             read.arrival.request_id,
             self.now,
             read.text,
             read.digest,
-            read.identity,
+            contact_id,
             read.external_id,
             action,
+            outcome,
             reasons,
         )
         self.new.append(event)
         stored = StoredEvent(
-            event_id, read.digest, read.identity, action, None, reasons, self.now, None, 0, None
+            event_id, read.digest, contact_id, action, outcome, reasons, self.now, None, 0, None
         )
         self._known[event_id] = stored
-        if read.identity is not None:
-            self._newest[read.identity] = stored
+        if contact_id is not None:
+            self._newest[contact_id] = stored
         if action == "rejected":
             self.rejects.append(NewReject("webhook", event_id, reasons))
+        return stored
 
 
 def _again(known: StoredEvent, read: _Read) -> Receipt:
     """The same event answers the same; the same name with another body is a mistake of the sender."""
     if known.content_hash != read.digest:
         return Receipt(known.event_id, read.identity, "conflict", "rejected", duplicate=True)
-    status: Literal["landed", "applied", "rejected"] = "landed"
-    if known.action == "rejected" or known.outcome == "rejected":
-        status = "rejected"
-    elif known.outcome is not None:
-        status = "applied"
     action: Any = known.action
     return Receipt(
-        known.event_id, known.contact_id, action, status, duplicate=True, reasons=known.reasons or {}
+        known.event_id, known.contact_id, action, _status(known), duplicate=True, reasons=known.reasons or {}
     )
+
+
+def _status(event: StoredEvent) -> Status:
+    if event.action == "rejected" or event.outcome == "rejected":
+        return "rejected"
+    return "landed" if event.outcome is None else "applied"
 
 
 def _record_id(connection: Connection, payload: dict[str, Any]) -> str | None:

@@ -10,9 +10,10 @@ import pytest
 
 from crm_pipeline.api.openapi import document
 from crm_pipeline.api.routes import ROUTES
+from crm_pipeline.connection import Webhook
 from crm_pipeline_tests.api.served import RECORD, SECRET, WEBHOOK, Served
 
-DOCUMENT = document(ROUTES)
+DOCUMENT = document(ROUTES, Webhook())
 
 
 def schema(name: str) -> dict[str, Any]:
