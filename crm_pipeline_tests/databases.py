@@ -26,7 +26,8 @@ class Databases(Protocol):
         """URL of a database without rows, gone afterwards; not migrated, it has no tables either."""
 
 
-def _migrate(url: str) -> None:
+def migrate(url: str) -> None:
+    """Give a database its tables."""
     engine = open_database(url)
     try:
         upgrade(engine)
@@ -44,7 +45,7 @@ class SqliteDatabases:
     @cached_property
     def _template(self) -> Path:
         path = self._folder / "template.db"
-        _migrate(f"sqlite:///{path}")
+        migrate(f"sqlite:///{path}")
         return path
 
     @contextmanager
@@ -80,7 +81,7 @@ class PostgresDatabases:
     def _template(self) -> str:
         name = f"{self._prefix}_template"
         self._create(name, "template1")
-        _migrate(self._url(name))
+        migrate(self._url(name))
         return name
 
     @contextmanager
@@ -98,7 +99,10 @@ class PostgresDatabases:
         self._server.execute(command.format(sql.Identifier(name), sql.Identifier(template)))
 
     def _url(self, name: str) -> str:
-        url = URL.create(
-            "postgresql+psycopg", SUPERUSER, database=name, query={"host": str(self._socket_folder)}
-        )
-        return url.render_as_string(hide_password=False)
+        return postgres_url(self._socket_folder, name)
+
+
+def postgres_url(socket_folder: Path, name: str) -> str:
+    """URL of a database on a server of ours."""
+    url = URL.create("postgresql+psycopg", SUPERUSER, database=name, query={"host": str(socket_folder)})
+    return url.render_as_string(hide_password=False)

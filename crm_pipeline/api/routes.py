@@ -17,7 +17,7 @@ from starlette.responses import Response
 from crm_pipeline.api import bodies, openapi
 from crm_pipeline.api.landing import Group
 from crm_pipeline.api.metrics import Metrics
-from crm_pipeline.api.problems import REJECTED, Problem
+from crm_pipeline.api.problems import REJECTED, Problem, passing
 from crm_pipeline.api.runs import Dagster, Fetcher
 from crm_pipeline.api.threads import aside, in_thread
 from crm_pipeline.api.webhooks import Door
@@ -28,8 +28,8 @@ from crm_pipeline.store.engine import reading
 from crm_pipeline.sync.errors import SyncError
 from crm_pipeline.sync.reception import Arrival, Receipt
 
-APPLY_SECONDS = 4.0
-"""How long an answer waits for its webhook to be applied; CRMs give up after 5 seconds."""
+ANSWER_SECONDS = 4.0
+"""How long an answer waits for its webhook to be stored, and to be applied; CRMs give up after 5 seconds."""
 APPLY_LEASE_SECONDS = 1.0
 """How long applying waits for another run before it leaves the webhooks to the sensor."""
 _CONTACT_ID = re.compile("[ -~]{1,128}")
@@ -98,11 +98,16 @@ async def webhook(api: Api, request: Request, visit: Visit) -> Response:
     """Land events; the answer comes when they are durable."""
     async with api.bodies.read(request.headers, request.receive, api.door.media_type) as body:
         delivery = api.door.take(request, body, visit.request_id)
-        receipts = await api.land(delivery.arrivals)
+        deadline = asyncio.get_running_loop().time() + ANSWER_SECONDS
+        try:
+            async with asyncio.timeout_at(deadline):
+                receipts = await api.land(delivery.arrivals)
+        except TimeoutError:  # it may be stored yet: sent again under its name, it is the same event
+            raise passing(503, "The database does not answer in time.") from None
     api.metrics.events(receipt.action for receipt in receipts)
     results = [_result(receipt) for receipt in receipts]
     if api.settings.webhook_apply is WebhookApply.NOW:
-        await _apply_now(api, results)
+        await _apply_now(api, results, deadline)
     if api.door.acknowledgement is not None:
         return Response(api.door.acknowledgement, media_type=api.door.media_type)
     if not delivery.listed:
@@ -277,13 +282,13 @@ ROUTES: tuple[Route, ...] = (
 )
 
 
-async def _apply_now(api: Api, results: list[dict[str, Any]]) -> None:
+async def _apply_now(api: Api, results: list[dict[str, Any]], deadline: float) -> None:
     """Have landed events applied, and put what became of them into their results."""
     landed = {result["eventId"]: result for result in results if result["status"] == "landed"}
     if not landed:
         return
     try:
-        async with asyncio.timeout(APPLY_SECONDS):
+        async with asyncio.timeout_at(deadline):
             found = await api.apply(list(landed))
     except Exception as error:  # noqa: BLE001 - it is durable, and the sensor will see to it
         api.log.warning("webhooks are left to the sensor", error=type(error).__name__)
