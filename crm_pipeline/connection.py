@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from crm_pipeline.checked import CrmUrl, Region, ZoneName
-from crm_pipeline.contact import BUILT_IN, FieldType
+from crm_pipeline.contact import BUILT_IN, RESERVED, FieldType
 
 Path = str
 """A dotted path into a JSON document: ``data.items``, ``phones.0.value``, ``name``."""
@@ -392,6 +392,9 @@ class Connection(_Section):
     @model_validator(mode="after")
     def _own_fields_have_a_type(self) -> Connection:
         for name, rule in self.fields.items():
+            if name in RESERVED:
+                msg = f"fields.{name}: is a column of the contact table that the pipeline keeps; take another"
+                raise ValueError(msg)
             if name not in BUILT_IN and (rule.type is None or not rule.names):
                 msg = f"fields.{name}: a field of your own needs 'type' and 'names'"
                 raise ValueError(msg)

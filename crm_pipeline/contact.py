@@ -68,3 +68,6 @@ FIELDS: tuple[ContactField, ...] = (
 )
 
 BUILT_IN: dict[str, ContactField] = {field.name: field for field in FIELDS}
+
+RESERVED = frozenset({"custom", "created_at", "updated_at", "archived_at", "row_version", "pushed_version"})
+"""Columns of the contact table that are no fields."""

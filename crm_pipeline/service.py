@@ -87,11 +87,12 @@ class ExternalCrmService(StatusReader):
             UnknownContactError: there is no such contact.
             PushFailedError: the CRM did not take it.
             ConnectorError: the CRM could not be reached.
+            DisabledError: pushing is switched off.
         """
         with self._leased("push") as context:
             with context.read() as tx:
                 key = self._contact_key(tx, user_id)
-            report = self._recorded(context, "push", lambda: push.push_changed(context, only=key))
+            report = self._push(context, no_progress, only=key)
             external_id, reasons = self._pushed(context, key)
         if report.counts.rejected or report.pending or external_id is None:
             text = "; ".join(reasons.values()) or "the contact was not written to the CRM"
@@ -277,7 +278,11 @@ class ExternalCrmService(StatusReader):
 
     @cached_property
     def connector(self) -> Connector:
-        """The CRM, connected when first used."""
+        """The CRM, connected when first used.
+
+        Raises:
+            ConnectorSetupError: the settings do not say how to reach it.
+        """
         from crm_pipeline.connectors import connect  # noqa: PLC0415 - requests is slow to import
 
         key = self.settings.external_crm_api_key
@@ -298,7 +303,7 @@ class ExternalCrmService(StatusReader):
         context = Context(
             engine=self.engine,
             connection=self.connection,
-            connector=self.connector,
+            connect=lambda: self.connector,
             mapping=self.mapping,
             translator=self._translator(),
             run_id=self.run_id,
@@ -347,17 +352,19 @@ class ExternalCrmService(StatusReader):
             _through_the_api.reset(token)
         return taken.receipt or Receipt(arrival.event_id or "", None, "skipped", "applied")
 
-    def _push(self, context: Context, progress: Progress, *, just_pulled: bool = False) -> Report:
+    def _push(
+        self, context: Context, progress: Progress, *, only: str | None = None, just_pulled: bool = False
+    ) -> Report:
         if self.settings.external_crm_push is PushMode.OFF:
             msg = "cannot push: EXTERNAL_CRM_PUSH is off"
             raise DisabledError(msg)
         return self._recorded(
-            context, "push", lambda: push.push_changed(context, progress, just_pulled=just_pulled)
+            context, "push", lambda: push.push_changed(context, progress, only=only, just_pulled=just_pulled)
         )
 
     def _recorded(self, context: Context, step: str, work: Callable[[], _Told]) -> _Told:
         """Keep a row of every step: what it did, or why it failed."""
-        calls = context.connector.calls
+        calls = context.calls
         with context.write() as tx:
             row = state.start_run(tx, context.name, step, self.run_id, context.clock())
         try:
@@ -366,7 +373,7 @@ class ExternalCrmService(StatusReader):
             # Texts of our own errors are safe to keep and show; a stranger's may quote a contact.
             told = str(error) if isinstance(error, ConnectorError | SyncError) else type(error).__name__
             with writing(self.engine) as tx:
-                made = context.connector.calls - calls
+                made = context.calls - calls
                 state.finish_run(tx, row, context.clock(), state="failed", error=told, api_calls=made)
             raise
         with writing(self.engine) as tx:

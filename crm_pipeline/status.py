@@ -190,15 +190,20 @@ class StatusReader:
                 payload = webhooks.payload(tx, self.connection.name, found[0].key)
         return {"reject": found[0], "payload": payload}
 
-    def conflicts(self, limit: int | None = None) -> list[ledger.OpenConflict]:
+    def conflicts(self, limit: int | None = None) -> list[ledger.LedgerEntry]:
         """Fields that wait for a person, oldest first."""
         with reading(self.engine) as tx:
             return ledger.open_conflicts(tx, self.connection.name, limit)
 
-    def conflict(self, conflict_id: int) -> ledger.OpenConflict | None:
-        """One field that waits for a person; None when there is none of this id."""
+    def past_conflicts(self, limit: int) -> tuple[list[ledger.LedgerEntry], int]:
+        """The last conflicts, settled by a rule, by a person or not yet; and how many there are in all."""
         with reading(self.engine) as tx:
-            return ledger.open_conflict(tx, self.connection.name, conflict_id)
+            return ledger.newest(tx, self.connection.name, limit), ledger.count(tx, self.connection.name)
+
+    def conflict(self, conflict_id: int) -> ledger.LedgerEntry | None:
+        """One conflict, settled or not; None when there is none of this id."""
+        with reading(self.engine) as tx:
+            return ledger.entry(tx, self.connection.name, conflict_id)
 
     def history(self, contact_id: str) -> list[ledger.PastChange]:
         """Field changes of a contact, the newest last: those under its earlier ids, too.

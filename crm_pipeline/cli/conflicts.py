@@ -1,4 +1,4 @@
-"""`conflicts`: fields that both sides changed differently, until a person says which side is right."""
+"""`conflicts`: fields that both sides changed differently, and which side was right."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from crm_pipeline.cli.output import exact, facts, table
 
 if TYPE_CHECKING:
     from crm_pipeline.service import ExternalCrmService
-    from crm_pipeline.store.ledger import OpenConflict
+    from crm_pipeline.store.ledger import LedgerEntry
 
 app = typer.Typer(
-    help="Fields that wait for a person: both sides changed them differently.",
+    help="Fields that both sides changed differently.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -26,16 +26,24 @@ ConflictId = Annotated[int, typer.Argument(metavar="ID", help="As listed.")]
 def show_all(
     context: typer.Context,
     limit: Annotated[int, typer.Option(min=1, help="Show so many, oldest first.")] = 100,
+    every: Annotated[
+        bool, typer.Option("--all", help="The last ones, those settled by a rule or a person included.")
+    ] = False,
 ) -> None:
-    """List which fields of which contacts wait, without their values."""
+    """List which fields of which contacts wait for a person, without their values."""
     options = Options.of(context)
     with options.service() as service:
-        found = service.conflicts(limit)
-        total = service.get_status()["conflicts"]
-    rows = [(each.id, each.contact_id, each.field, each.opened_at) for each in found]
+        if every:
+            found, total = service.past_conflicts(limit)
+        else:
+            found, total = service.conflicts(limit), service.get_status()["conflicts"]
+    rows = [
+        (each.id, each.contact_id, each.field, each.opened_at, each.winner, each.settled_at) for each in found
+    ]
+    columns = ("id", "contact", "field", "since", "winner", "settled")
     options.answer(
         {"conflicts": [_document(each) for each in found], "total": total},
-        table(("id", "contact", "field", "since"), rows, numbers=("id",)) if found else "No field waits.",
+        table(columns, rows, numbers=("id",)) if found else "No field waits.",
     )
     if len(found) < total:
         typer.echo(f"{len(found)} of {total} shown; --limit shows more", err=True)
@@ -46,7 +54,9 @@ def show(context: typer.Context, conflict_id: ConflictId) -> None:
     """Show what each side holds, personal data included."""
     options = Options.of(context)
     with options.service() as service:
-        found = _open_conflict(service, conflict_id)
+        found = service.conflict(conflict_id)
+    if found is None:
+        raise CommandError(f"There is no conflict {conflict_id}")
     document = {
         **_document(found),
         "external": found.external,
@@ -86,17 +96,19 @@ def resolve(
     )
 
 
-def _open_conflict(service: ExternalCrmService, conflict_id: int) -> OpenConflict:
+def _open_conflict(service: ExternalCrmService, conflict_id: int) -> LedgerEntry:
     found = service.conflict(conflict_id)
-    if found is None:
+    if found is None or not found.open:
         raise CommandError(f"There is no open conflict {conflict_id}")
     return found
 
 
-def _document(conflict: OpenConflict) -> dict[str, Any]:
+def _document(conflict: LedgerEntry) -> dict[str, Any]:
     return {
         "id": conflict.id,
         "contact_id": conflict.contact_id,
         "field": conflict.field,
         "opened_at": conflict.opened_at,
+        "winner": conflict.winner,
+        "settled_at": conflict.settled_at,
     }

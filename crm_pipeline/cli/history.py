@@ -24,7 +24,7 @@ def history(
     options = Options.of(context)
     with options.service() as service:
         found = service.history(contact)
-    columns = ("at", "field", "side", "rule", "old", "new", "run", "record")
+    columns = ("at", "field", "side", "rule", "old", "new", "run", "record", "event")
     rows = [
         (
             each.at,
@@ -35,10 +35,11 @@ def history(
             exact(each.new),
             each.run_id,
             each.record_id,
+            each.event_id,
         )
         for each in found
     ]
     options.answer(
         {"changes": [asdict(each) for each in found]},
-        table(columns, rows, numbers=("record",)) if found else "No change of this contact is known.",
+        table(columns, rows, numbers=("record", "event")) if found else "No change of this contact is known.",
     )

@@ -16,6 +16,7 @@ from crm_pipeline.cli import (
     demo,
     dev,
     history,
+    polling,
     reconcile,
     rejects,
     serve,
@@ -38,6 +39,7 @@ app.command()(syncing.pull)
 app.command()(syncing.push)
 app.command()(syncing.sync)
 app.command()(reconcile.reconcile)
+app.command()(polling.polling)
 app.command()(serve.serve)
 app.command()(status.status)
 app.command()(history.history)

@@ -9,6 +9,7 @@ import typer
 
 from crm_pipeline.cli.options import CommandError, Options
 from crm_pipeline.cli.output import as_json, facts, table
+from crm_pipeline.sync.identity import is_address
 
 if TYPE_CHECKING:
     from crm_pipeline.service import ExternalCrmService
@@ -24,16 +25,20 @@ def show_all(
     context: typer.Context,
     limit: Annotated[int, typer.Option(min=1, help="Show so many, oldest first.")] = 100,
 ) -> None:
-    """List what is rejected and why, without the records themselves."""
+    """List what is rejected and why, without the records themselves.
+
+    The name is the record's id in the CRM, or the event's; what goes by a phone number is not named here.
+    """
     options = Options.of(context)
     with options.service() as service:
         found = service.rejects(limit)
         total = service.get_status()["rejected"]
-    columns = ("id", "source", "reasons", "attempts", "first", "last", "next attempt")
+    columns = ("id", "source", "name", "reasons", "attempts", "first", "last", "next attempt")
     rows = [
         (
             each.id,
             each.source,
+            _name(each),
             _reasons(each),
             each.attempts,
             each.first_at,
@@ -119,11 +124,16 @@ def _reasons(reject: Reject) -> str:
     return "; ".join(f"{name}: {reason}" for name, reason in reject.reasons.items())
 
 
+def _name(reject: Reject) -> str | None:
+    """What it is about, where that is nobody's phone number."""
+    return None if reject.source == "push" or is_address(reject.key) else reject.key
+
+
 def _document(reject: Reject) -> dict[str, Any]:
-    """One reject for machines. Its key stays out: for a push it is the contact's phone number."""
     return {
         "id": reject.id,
         "source": reject.source,
+        "name": _name(reject),
         "reasons": reject.reasons,
         "attempts": reject.attempts,
         "first_at": reject.first_at,

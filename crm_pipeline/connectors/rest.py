@@ -147,9 +147,12 @@ class RestConnector:
         answer = self._session.send(call.method, url)
         if answer.status in _GONE:
             return None
-        record = self._reader.single(self._document(answer), call.record)
-        if record is None:
+        found = self._document(answer)
+        record = self._reader.single(found, call.record)
+        if record is None and isinstance(found, dict):
             raise CrmAnswerError("the answer holds no record; writing.read.record says where one is")
+        if record is None:  # one broken record must not stop the others: it becomes a reject
+            return Record(found, external_id)
         if record.external_id is None:
             return Record(record.payload, external_id, record.modified_at, record.deleted)
         return record

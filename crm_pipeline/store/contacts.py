@@ -65,8 +65,15 @@ def find(tx: Connection, ids: Sequence[str]) -> str | None:
     """The contact with one of these ids: the first that is its own, or else an alias."""
     behind = resolve(tx, ids)
     candidates = [*ids, *(behind[each] for each in ids if each in behind)]
-    existing = set(tx.execute(sa.select(contacts.c.id).where(contacts.c.id.in_(candidates))).scalars())
-    return next((each for each in candidates if each in existing), None)
+    there = existing(tx, candidates)
+    return next((each for each in candidates if each in there), None)
+
+
+def existing(tx: Connection, ids: Collection[str]) -> set[str]:
+    """Those of these ids that are a contact's own."""
+    if not ids:
+        return set()
+    return set(tx.execute(sa.select(contacts.c.id).where(contacts.c.id.in_(ids))).scalars())
 
 
 def all_ids(tx: Connection, ids: Collection[str]) -> set[str]:
@@ -143,6 +150,11 @@ def mark_pushed(tx: Connection, versions: Iterable[tuple[str, int]]) -> None:
         tx.execute(statement, parameters)
 
 
+def mark_all_to_push(tx: Connection) -> None:
+    """Everything is looked at again, although no row changed."""
+    tx.execute(contacts.update().where(contacts.c.pushed_version != 0).values(pushed_version=0))
+
+
 def mark_to_push(tx: Connection, ids: Collection[str]) -> None:
     """Something is left to tell the CRM, although the rows did not change."""
     if ids:
@@ -194,8 +206,8 @@ def count(tx: Connection) -> int:
     return tx.execute(sa.select(sa.func.count()).select_from(contacts)).scalar_one()
 
 
-def oddly_spelled(tx: Connection) -> list[str]:
-    """Ids of unlinked contacts in a spelling of another program's own, with no alias yet."""
+def oddly_spelled(tx: Connection, after: str, limit: int) -> list[str]:
+    """Ids of unlinked contacts in a spelling of another program's own, with no alias yet; in order."""
     key = contacts.c.id
     query = sa.select(key).where(
         sa.text("row_version <> pushed_version"),
@@ -205,8 +217,9 @@ def oddly_spelled(tx: Connection) -> list[str]:
         ),
         ~sa.exists().where(contact_aliases.c.contact_id == key),
         ~sa.exists().where(links.c.contact_id == key),
+        key > after,
     )
-    return list(tx.execute(query).scalars())
+    return list(tx.execute(query.order_by(key).limit(limit)).scalars())
 
 
 def _stored(row: sa.RowMapping) -> StoredContact:

@@ -24,6 +24,7 @@ class Intent:
     sent: dict[str, Any]
     contact_version: int
     created_at: datetime
+    closed_at: datetime | None = None
 
 
 _COLUMNS = (
@@ -34,6 +35,7 @@ _COLUMNS = (
     intents.c.sent,
     intents.c.contact_version,
     intents.c.created_at,
+    intents.c.closed_at,
 )
 
 
@@ -97,6 +99,8 @@ def confirmed_since(
     tx: Connection, connection: str, contact_ids: Collection[str], since: datetime
 ) -> list[Intent]:
     """Writes to these contacts' records that were confirmed at or after a moment."""
+    if not contact_ids:
+        return []
     conditions = (
         intents.c.state == "confirmed",
         intents.c.contact_id.in_(contact_ids),

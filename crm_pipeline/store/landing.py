@@ -170,7 +170,6 @@ def wait_again(
     since: datetime | None = None,
     until: datetime | None = None,
     ids: Sequence[int] | None = None,
-    outcomes: Sequence[str] | None = None,
 ) -> int:
     """Let current records be applied once more; how many there are."""
     conditions: list[Any] = [records.c.connection == connection, records.c.current]
@@ -180,8 +179,6 @@ def wait_again(
         conditions.append(records.c.modified_at < until)
     if ids is not None:
         conditions.append(records.c.id.in_(ids))
-    if outcomes is not None:
-        conditions.append(records.c.outcome.in_(outcomes))
     return tx.execute(records.update().where(*conditions).values(outcome=None, applied_at=None)).rowcount
 
 

@@ -43,6 +43,8 @@ class PastChange:
     run_id: str
     record_id: int | None
     """The landed record it came with."""
+    event_id: int | None
+    """The webhook it came with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +61,8 @@ class Conflict:
 
 
 @dataclass(frozen=True, slots=True)
-class OpenConflict:
-    """A conflict that waits for a person."""
+class LedgerEntry:
+    """A conflict as it is remembered."""
 
     id: int
     contact_id: str
@@ -71,9 +73,17 @@ class OpenConflict:
     opened_at: datetime
     run_id: str
     """The run that met it first."""
+    winner: str | None
+    """The side whose value stands; ``agreed`` or ``moot`` where none had to win; None while it waits."""
+    settled_at: datetime | None
+
+    @property
+    def open(self) -> bool:
+        """Whether it waits for a person."""
+        return self.settled_at is None
 
 
-_OPEN = (
+_ENTRY = (
     conflicts.c.id,
     conflicts.c.contact_id,
     conflicts.c.field,
@@ -82,6 +92,8 @@ _OPEN = (
     conflicts.c.policy,
     conflicts.c.opened_at,
     conflicts.c.run_id,
+    conflicts.c.winner,
+    conflicts.c.settled_at,
 )
 
 
@@ -167,37 +179,56 @@ def write_conflicts(
 
 def open_fields(
     tx: Connection, connection: str, contact_ids: Collection[str]
-) -> dict[str, dict[str, OpenConflict]]:
+) -> dict[str, dict[str, LedgerEntry]]:
     """Fields that wait for a person, by contact."""
     if not contact_ids:
         return {}
-    held: dict[str, dict[str, OpenConflict]] = {}
-    for conflict in _load_open(tx, connection, conflicts.c.contact_id.in_(contact_ids)):
+    held: dict[str, dict[str, LedgerEntry]] = {}
+    for conflict in _load(tx, connection, _IS_OPEN, conflicts.c.contact_id.in_(contact_ids)):
         held.setdefault(conflict.contact_id, {})[conflict.field] = conflict
     return held
 
 
-def open_conflict(tx: Connection, connection: str, conflict_id: int) -> OpenConflict | None:
-    """One conflict, if it still waits."""
-    return next(iter(_load_open(tx, connection, conflicts.c.id == conflict_id)), None)
+def entry(tx: Connection, connection: str, conflict_id: int) -> LedgerEntry | None:
+    """One conflict, settled or not."""
+    return next(iter(_load(tx, connection, conflicts.c.id == conflict_id)), None)
 
 
-def open_conflicts(tx: Connection, connection: str, limit: int | None = None) -> list[OpenConflict]:
+def open_conflicts(tx: Connection, connection: str, limit: int | None = None) -> list[LedgerEntry]:
     """Conflicts that wait, oldest first."""
-    return _load_open(tx, connection, limit=limit)
+    return _load(tx, connection, _IS_OPEN, limit=limit)
 
 
-def _load_open(
-    tx: Connection, connection: str, *conditions: sa.ColumnElement[bool], limit: int | None = None
-) -> list[OpenConflict]:
+def newest(tx: Connection, connection: str, limit: int) -> list[LedgerEntry]:
+    """Conflicts, settled or not; the last so many, oldest first."""
+    return _load(tx, connection, limit=limit, newest=True)[::-1]
+
+
+def count(tx: Connection, connection: str) -> int:
+    """How many conflicts are remembered, settled or not."""
+    query = sa.select(sa.func.count()).where(conflicts.c.connection == connection)
+    return tx.execute(query).scalar_one()
+
+
+_IS_OPEN = conflicts.c.state == "open"
+
+
+def _load(
+    tx: Connection,
+    connection: str,
+    *conditions: sa.ColumnElement[bool],
+    limit: int | None = None,
+    newest: bool = False,
+) -> list[LedgerEntry]:
+    order = conflicts.c.id.desc() if newest else conflicts.c.id
     query = (
-        sa.select(*_OPEN)
-        .where(conflicts.c.connection == connection, conflicts.c.state == "open", *conditions)
-        .order_by(conflicts.c.id)
+        sa.select(*_ENTRY)
+        .where(conflicts.c.connection == connection, *conditions)
+        .order_by(order)
         .limit(limit)
     )
     rows: Iterable[Any] = tx.execute(query)
-    return [OpenConflict(*row) for row in rows]
+    return [LedgerEntry(*row) for row in rows]
 
 
 def show_internal(tx: Connection, conflict_id: int, value: Any) -> None:

@@ -164,6 +164,9 @@ intents = sa.Table(
 )
 sa.Index("uq_intents_open", intents.c.connection, intents.c.contact_id, unique=True,
          sqlite_where=sa.text("state = 'open'"), postgresql_where=sa.text("state = 'open'"))  # fmt: skip
+sa.Index("ix_intents_confirmed", intents.c.connection, intents.c.contact_id, intents.c.closed_at,
+         sqlite_where=sa.text("state = 'confirmed'"),
+         postgresql_where=sa.text("state = 'confirmed'"))  # fmt: skip
 
 contact_changes = sa.Table(
     "contact_changes",

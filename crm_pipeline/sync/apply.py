@@ -76,19 +76,17 @@ def too_many_deletes(tx: Transaction, connection: Connection) -> str | None:
 
 
 def _wake_for_new_mapping(context: Context) -> None:
-    """What an older mapping rejected or left out gets another chance under a new one."""
-    digest = jsonio.content_hash(
-        jsonio.dumps(context.connection.model_dump(mode="json", include={"fields", "select", "timezone"}))
-    )
+    """Under another mapping everything is looked at again, both ways; what agrees costs no call."""
+    parts = {"fields", "select", "timezone", "default_region"}
+    digest = jsonio.content_hash(jsonio.dumps(context.connection.model_dump(mode="json", include=parts)))
     with context.read() as tx:
         known = state.load(tx, context.name)
     if known is None or known.mapping == digest:
         return
     with context.write() as tx:
         if known.mapping is not None:
-            landing.wait_again(tx, context.name, outcomes=(Outcome.REJECTED, Outcome.SKIPPED))
-            refused = [reject for reject in rejects.load(tx, context.name) if reject.source == "push"]
-            contacts.mark_to_push(tx, [reject.key for reject in refused])
+            landing.wait_again(tx, context.name)
+            contacts.mark_all_to_push(tx)
         state.save(tx, context.name, mapping=digest)
 
 
@@ -136,7 +134,12 @@ def _apply_rows(context: Context, tx: Transaction, rows: list[Landed]) -> _Done:
     work = Workset(tx, context.name, context.mapping)
     mapped = _mapped(context, rows, work, done)
     now = context.clock()
-    work.load([row.external_id for row in rows], identities(values for _, values in mapped), now)
+    work.load(
+        [row.external_id for row in rows],
+        identities(values for _, values in mapped),
+        now,
+        read_since=min(row.read_at for row in rows),
+    )
     settler = Settler(work, context.mapping, context.connection, now)
     for row, values in mapped:
         try:

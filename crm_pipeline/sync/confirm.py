@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection as Transaction
 from crm_pipeline.connectors.base import Record, WriteResult, WriteStatus
 from crm_pipeline.store import contacts, intents, landing, ledger, links, rejects
 from crm_pipeline.store.intents import Intent
-from crm_pipeline.store.ledger import Change, OpenConflict
+from crm_pipeline.store.ledger import Change, LedgerEntry
 from crm_pipeline.store.links import Link
 from crm_pipeline.store.rejects import NewReject
 from crm_pipeline.sync.arrivals import arrivals, tombstone
@@ -44,7 +44,7 @@ class Confirmation:
         self._rejects: list[NewReject] = []
         self._cleared: list[str] = []
         self._existing: list[tuple[str, str | None]] = []
-        self._open_fields: dict[str, dict[str, OpenConflict]] = {}
+        self._open_fields: dict[str, dict[str, LedgerEntry]] = {}
         self._link_of: dict[str, Link] = {}
         self._owner: dict[str, str] = {}
         self._failures: dict[str, int] = {}

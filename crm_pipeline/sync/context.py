@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import TypeAlias
 
 from sqlalchemy.engine import Connection as Transaction
@@ -27,18 +28,33 @@ def no_progress(_done: int, _total: int | None) -> None:
     """Tell nobody."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Context:
     """One worker on one connection."""
 
     engine: Engine
     connection: Connection
-    connector: Connector
+    connect: Callable[[], Connector]
+    """Applying what has landed needs no CRM: it must work where none can be reached, or none is set up."""
     mapping: FieldMapping
     translator: Translator
     run_id: str
     clock: Clock
     holder: str = field(default_factory=leases.new_holder)
+
+    @cached_property
+    def connector(self) -> Connector:
+        """The CRM, connected when first used.
+
+        Raises:
+            ConnectorSetupError: the settings do not say how to reach it.
+        """
+        return self.connect()
+
+    @property
+    def calls(self) -> int:
+        """HTTP requests sent to the CRM so far."""
+        return self.connector.calls if "connector" in self.__dict__ else 0
 
     @property
     def name(self) -> str:

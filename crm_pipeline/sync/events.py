@@ -210,7 +210,9 @@ def _apply_rows(
             mapped.append((row, payload, values))
     work = Workset(tx, context.name, context.mapping)
     identities = {str(values["id"]) for _, _, values in mapped if "id" in values}
-    work.load([row.external_id for row, _, _ in mapped if row.external_id], identities, now)
+    received = min((row.received_at for row, _, _ in mapped), default=now)
+    named = [row.external_id for row, _, _ in mapped if row.external_id]
+    work.load(named, identities, now, read_since=received)
     settler = Settler(work, context.mapping, context.connection, now)
     for row, payload, values in mapped:
         modified_at = _modified_at(context.connection, payload)

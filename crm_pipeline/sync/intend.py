@@ -22,6 +22,7 @@ from crm_pipeline.sync.errors import RecordRejected
 from crm_pipeline.sync.noticing import notice
 from crm_pipeline.sync.plan import PlannedWrite, plan_write
 from crm_pipeline.sync.reports import Outcome
+from crm_pipeline.sync.spellings import SECOND_SPELLING, twins
 from crm_pipeline.sync.workset import flat
 
 
@@ -62,11 +63,14 @@ class _Planner:
         self._context, self._tx, self._now = context, tx, context.clock()
         name = context.name
         self._links = {link.contact_id: link for link in links.load_by_contact(tx, name, keys)}
+        unlinked = [key for key in keys if key not in self._links]
+        self._twins = twins(tx, name, context.mapping.region, unlinked, self._now)
         self._held = ledger.open_fields(tx, name, keys)
         self._unsettled = intents.open_of(tx, name, keys)
         self._records = landing.payloads(tx, name, [link.external_id for link in self._links.values()])
         self._settled: list[tuple[str, int]] = []
         self._refused: list[NewReject] = []
+        self._cleared: list[str] = []
         self._news: list[Change] = []
         self._noticed: list[Link] = []
 
@@ -98,10 +102,13 @@ class _Planner:
         links.update(tx, name, self._noticed)
         ledger.write_changes(tx, name, self._news, run_id)
         rejects.write(tx, name, self._refused, run_id, self._now)
+        rejects.clear(tx, name, "push", self._cleared)
 
     def _settle(self, contact: StoredContact, outcome: Outcome) -> None:
         self.batch.outcomes[outcome] += 1
         self._settled.append((contact.id, contact.row_version))
+        if outcome is not Outcome.REJECTED:
+            self._cleared.append(contact.id)
 
     def _notice(self, contact: StoredContact, link: Link) -> None:
         mapping = self._context.mapping
@@ -116,6 +123,8 @@ class _Planner:
                 ledger.show_internal(self._tx, conflict.id, values.get(name))
 
     def _plan(self, contact: StoredContact, link: Link | None) -> PlannedWrite | Outcome:
+        if contact.id in self._twins:
+            raise RecordRejected({"id": SECOND_SPELLING})
         record = self._records.get(link.external_id) if link is not None else None
         return plan_write(
             self._context.mapping,

@@ -20,8 +20,8 @@ def resolve(context: Context, conflict_id: int, winner: Side) -> None:
     """
     now = context.clock()
     with context.write() as tx:
-        conflict = ledger.open_conflict(tx, context.name, conflict_id)
-        if conflict is None:
+        conflict = ledger.entry(tx, context.name, conflict_id)
+        if conflict is None or not conflict.open:
             msg = f"there is no open conflict {conflict_id}"
             raise UnknownConflictError(msg)
         linked = links.load_by_contact(tx, context.name, [conflict.contact_id])

@@ -11,7 +11,7 @@ from crm_pipeline.connection import Connection
 from crm_pipeline.contact import NEW_DEAL_STATUS
 from crm_pipeline.store.intents import Intent
 from crm_pipeline.store.landing import Landed
-from crm_pipeline.store.ledger import Change, Conflict, OpenConflict
+from crm_pipeline.store.ledger import Change, Conflict, LedgerEntry
 from crm_pipeline.store.links import Link
 from crm_pipeline.sync.coerce import Value, same
 from crm_pipeline.sync.errors import RecordRejected, UnknownConflictError
@@ -82,7 +82,7 @@ class Settler:
             # new contact does not say is no order to clear it in the CRM.
             link.internal_shadow, link.external_shadow, link.contact_deleted_at = {}, {}, None
         self._check_address(contact, values)
-        return self._merge(row, values, contact, link)
+        return self._merge(row, self._without_own_past(row, link, values), contact, link)
 
     def hear(self, row: News, values: Values, *, names_record: bool) -> Outcome:
         """Apply what a webhook says. It may be late, partial, or name only the contact.
@@ -100,12 +100,13 @@ class Settler:
             return Outcome.UNCHANGED
         # The CRM may not hold what the event said: the next reading is looked at, whatever it shows.
         self.work.distrusted.append(link.external_id)
-        return self.settle(
-            replace(row, external_id=link.external_id), self._without_own_past(row, link, values)
-        )
+        return self.settle(replace(row, external_id=link.external_id), values)
 
     def _without_own_past(self, row: News, link: Link, values: Values) -> Values:
-        """Leave out what an event says of the time before our own write reached the CRM."""
+        """Leave out what is only said of the time before our own write reached the CRM.
+
+        An event may be late, and a record that landed before the write may be applied once more.
+        """
         past = {
             name
             for intent in self.work.confirmed_after(link.contact_id, row.read_at)
@@ -139,7 +140,7 @@ class Settler:
         self._note(contact, "archived_at", None, at, "external", "deleted in the CRM", row)
         return Outcome.UPDATED
 
-    def resolve(self, conflict: OpenConflict, winner: Side) -> None:
+    def resolve(self, conflict: LedgerEntry, winner: Side) -> None:
         """A person settles one field: it becomes what that side holds, on both.
 
         Raises:

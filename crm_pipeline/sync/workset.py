@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -12,12 +13,12 @@ from sqlalchemy.engine import Connection as Transaction
 from crm_pipeline.store import contacts, intents, landing, ledger, links, rejects
 from crm_pipeline.store.contacts import ContactWrite, StoredContact
 from crm_pipeline.store.intents import Intent
-from crm_pipeline.store.ledger import Change, Conflict, OpenConflict
+from crm_pipeline.store.ledger import Change, Conflict, LedgerEntry
 from crm_pipeline.store.links import Link
 from crm_pipeline.store.rejects import NewReject
 from crm_pipeline.sync.coerce import Value
-from crm_pipeline.sync.identity import NoIdentityError, whatsapp_id
 from crm_pipeline.sync.mapping import FieldMapping, Values
+from crm_pipeline.sync.spellings import note_odd_spellings
 
 
 @dataclass(slots=True)
@@ -62,8 +63,9 @@ class Workset:
         self._changed_links: dict[str, Link] = {}
         self._dropped_links: list[str] = []
         self._new_aliases: dict[str, str] = {}
-        self._held: dict[str, dict[str, OpenConflict]] = {}
+        self._held: dict[str, dict[str, LedgerEntry]] = {}
         self._open_intents: dict[str, Intent] = {}
+        self._confirmed: defaultdict[str, list[Intent]] = defaultdict(list)
         self.changes: list[Change] = []
         self.conflicts: list[Conflict] = []
         self.settled_conflicts: dict[int, str] = {}
@@ -78,10 +80,11 @@ class Workset:
         canonical_ids: Collection[str],
         now: datetime,
         *,
+        read_since: datetime | None = None,
         lock: bool = True,
     ) -> None:
-        """Load what records with these ids and identities may touch."""
-        self._note_odd_spellings(now)
+        """Load what records with these ids and identities, read since a moment, may touch."""
+        note_odd_spellings(self._tx, self._mapping.region, now)
         self._aliases = contacts.resolve(self._tx, canonical_ids)
         for link in links.load_by_external_id(self._tx, self._connection, external_ids):
             self._know(link)
@@ -94,6 +97,9 @@ class Workset:
         known = list(self._contacts)
         self._held = ledger.open_fields(self._tx, self._connection, known)
         self._open_intents = intents.open_of(self._tx, self._connection, known)
+        if read_since is not None:
+            for intent in intents.confirmed_since(self._tx, self._connection, known, read_since):
+                self._confirmed[intent.contact_id].append(intent)
 
     def link(self, external_id: str) -> Link | None:
         """The link of a record."""
@@ -159,7 +165,7 @@ class Workset:
         self._aliases[canonical_id] = contact.key
         contact.set("id", canonical_id)
 
-    def held(self, contact: Contact) -> dict[str, OpenConflict]:
+    def held(self, contact: Contact) -> dict[str, LedgerEntry]:
         """Fields of the contact that wait for a person."""
         return self._held.get(contact.key, {})
 
@@ -169,7 +175,7 @@ class Workset:
 
     def confirmed_after(self, key: str, moment: datetime) -> list[Intent]:
         """Our writes to a contact's record that the CRM confirmed at or after a moment."""
-        return intents.confirmed_since(self._tx, self._connection, [key], moment)
+        return [each for each in self._confirmed[key] if each.closed_at is None or each.closed_at >= moment]
 
     def save(self, run_id: str, at: datetime) -> None:
         """Write everything, in an order the keys allow."""
@@ -246,16 +252,6 @@ class Workset:
     def _know(self, link: Link) -> None:
         self._links[link.external_id] = link
         self._link_of[link.contact_id] = link
-
-    def _note_odd_spellings(self, now: datetime) -> None:
-        """Contacts other programs stored under ``+62 8…`` are known by their one id, too."""
-        found = {}
-        for key in contacts.oddly_spelled(self._tx):
-            try:
-                found[whatsapp_id(key, self._mapping.region)] = key
-            except NoIdentityError:
-                continue
-        contacts.add_aliases(self._tx, {alias: key for alias, key in found.items() if alias != key}, now)
 
 
 def flat(data: Mapping[str, Any]) -> dict[str, Any]:

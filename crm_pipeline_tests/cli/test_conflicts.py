@@ -37,7 +37,7 @@ def test_the_list_tells_which_fields_wait_but_no_value(cli: Cli) -> None:
     answer = cli("conflicts", "list", "--json")
     assert answer.json["total"] == 2
     assert [set(each) for each in answer.json["conflicts"]] == [
-        {"id", "contact_id", "field", "opened_at"}
+        {"id", "contact_id", "field", "opened_at", "winner", "settled_at"}
     ] * 2
     assert [(each["contact_id"], each["field"]) for each in answer.json["conflicts"]] == [
         (ONE, "notes"),
@@ -135,7 +135,27 @@ def test_a_field_goes_on_waiting_when_the_contact_gets_another_number(
 def test_an_unknown_one_is_one_line(cli: Cli, arguments: tuple[str, ...]) -> None:
     """Exit code 1, and nothing on standard output."""
     answer = cli("conflicts", *arguments)
-    assert (answer.code, answer.out, answer.err) == (1, "", "There is no open conflict 99\n")
+    known = "conflict" if arguments[0] == "show" else "open conflict"
+    assert (answer.code, answer.out, answer.err) == (1, "", f"There is no {known} 99\n")
+
+
+@pytest.mark.usefixtures("records")
+def test_settled_ones_are_shown_when_asked_for(cli: Cli) -> None:
+    """Which side won and when; one that is settled is not settled again."""
+    (first, second) = cli("conflicts", "list", "--json").json["conflicts"]
+    cli("conflicts", "resolve", str(first["id"]), "--internal")
+    assert [each["id"] for each in cli("conflicts", "list", "--json").json["conflicts"]] == [second["id"]]
+    every = cli("conflicts", "list", "--all", "--json").json
+    assert every["total"] == 2
+    assert [(each["id"], each["winner"]) for each in every["conflicts"]] == [
+        (first["id"], "internal"),
+        (second["id"], None),
+    ]
+    (last,) = cli("conflicts", "list", "--all", "--limit", "1", "--json").json["conflicts"]
+    assert last["id"] == second["id"]
+    assert cli("conflicts", "show", str(first["id"]), "--json").json["settled_at"]
+    again = cli("conflicts", "resolve", str(first["id"]), "--external")
+    assert (again.code, again.err) == (1, f"There is no open conflict {first['id']}\n")
 
 
 @pytest.mark.usefixtures("records")

@@ -62,7 +62,7 @@ def test_people_see_a_table(cli: Cli) -> None:
     """A line for each change; empty text can be told from no value."""
     answer = cli("history", FIRST)
     head, _, *lines = answer.out.splitlines()
-    assert head.split() == ["at", "field", "side", "rule", "old", "new", "run", "record"]
+    assert head.split() == ["at", "field", "side", "rule", "old", "new", "run", "record", "event"]
     assert len(lines) == 4
     assert '""' in lines[2]
     assert '""' not in lines[0] + lines[1] + lines[3]

@@ -20,13 +20,14 @@ def rejected(cli: Cli, crm: GenericCrm) -> int:
 
 
 def test_the_list_tells_reasons_and_times_but_no_person(cli: Cli, rejected: int, crm: GenericCrm) -> None:
-    """Number, source, reasons, attempts, times; no name, no phone, no record."""
+    """Number, source, the record's id, reasons, attempts, times; no person, no phone, no record."""
     document = cli("rejects", "list", "--json").json
     assert (len(document["rejects"]), document["total"]) == (rejected, rejected)
     for each in document["rejects"]:
         assert set(each) == {
             "id",
             "source",
+            "name",
             "reasons",
             "attempts",
             "first_at",
@@ -34,6 +35,7 @@ def test_the_list_tells_reasons_and_times_but_no_person(cli: Cli, rejected: int,
             "next_attempt_at",
         }
         assert each["source"] == "pull"
+        assert each["name"] in crm.records or each["name"].startswith("content:")
         assert each["reasons"]
     table = cli("rejects", "list").out
     assert len([line for line in table.splitlines() if " pull " in line]) == rejected

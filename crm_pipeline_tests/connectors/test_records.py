@@ -11,6 +11,8 @@ import pytest
 from crm_pipeline.connection import Connection
 from crm_pipeline.connectors.base import CrmAnswerError
 from crm_pipeline.connectors.records import RecordReader, instant
+from crm_pipeline_tests.connectors.conftest import Connect, Serve
+from crm_pipeline_tests.connectors.servers import reply, script
 
 JAKARTA = ZoneInfo("Asia/Jakarta")
 ONE = {"id": "1", "name": "a"}
@@ -168,3 +170,14 @@ def test_single_records_are_unwrapped(body: Any, external_id: str | None) -> Non
     record = reader().single(body)
     assert record is not None
     assert record.external_id == external_id
+
+
+@pytest.mark.parametrize("body", ["broken", 7, None, [], ["x"]])
+def test_a_record_that_is_none_any_more_is_given_as_it_is(
+    body: Any, serve: Serve, connector: Connect
+) -> None:
+    """It becomes a reject of its own further on; the others are read all the same."""
+    server = serve(script(reply(200, body), reply(200, {"id": "2", "name": "Budi"})))
+    broken, good = connector(server.url).read(["1", "2"])
+    assert (broken.external_id, broken.payload) == ("1", body)
+    assert good.payload["name"] == "Budi"

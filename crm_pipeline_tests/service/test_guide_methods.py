@@ -8,12 +8,13 @@ import pytest
 from sqlalchemy import Engine, text
 
 from crm_pipeline import ExternalCrmService
-from crm_pipeline.settings import load_settings
+from crm_pipeline.connectors.base import ConnectorSetupError
+from crm_pipeline.settings import PushMode, load_settings
 from crm_pipeline.simulators.generic import CONTACTS_PATH, GenericCrm, create_app
 from crm_pipeline.simulators.serve import running
 from crm_pipeline.status import StatusReader
 from crm_pipeline.store.engine import writing
-from crm_pipeline.sync.errors import TooManyDeletesError, UnknownContactError
+from crm_pipeline.sync.errors import DisabledError, TooManyDeletesError, UnknownContactError
 
 FIRST, SECOND = "6281100000001@c.us", "6281100000002@c.us"
 
@@ -96,6 +97,31 @@ def test_a_contact_stored_in_an_odd_spelling_is_found(service: ExternalCrmServic
         assert service.push_to_external_crm(spelling)["userId"] == odd
         assert service.history(spelling) == service.history(odd)
     assert [change.rule for change in service.history(odd)] == ["created in the CRM"]
+
+
+def test_nothing_is_pushed_while_pushing_is_off(
+    service: ExternalCrmService, crm: GenericCrm, engine: Engine
+) -> None:
+    """Neither all nor one; the CRM keeps what it has."""
+    service.poll_external_crm()
+    edit(engine, f"UPDATE contacts SET notes = 'typed here' WHERE id = '{FIRST}'")  # noqa: S608 - our own
+    off = service.settings.model_copy(update={"external_crm_push": PushMode.OFF})
+    with ExternalCrmService(engine, settings=off) as careful:
+        for push in (careful.push, lambda: careful.push_to_external_crm(FIRST)):
+            with pytest.raises(DisabledError, match="EXTERNAL_CRM_PUSH is off"):
+                push()
+    assert crm.records[ours(crm)]["notes"] == "at first"
+
+
+def test_webhooks_are_applied_where_the_crm_cannot_be_called(engine: Engine) -> None:
+    """Without a key a webhook still becomes a contact; only a call needs it, and says so."""
+    settings = load_settings(external_crm_enabled=True, external_crm_api_url="https://crm.example/contacts")
+    with ExternalCrmService(engine, settings=settings) as service:
+        assert service.process_webhook({"phone": FIRST, "name": "Sinta"})["action"] == "created"
+        assert service.apply().counts.seen == 0
+        with pytest.raises(ConnectorSetupError, match="EXTERNAL_CRM_API_KEY"):
+            service.pull()
+        assert service.get_status()["lastError"]["step"] == "pull"
 
 
 def test_an_unknown_contact_is_not_made(service: ExternalCrmService, crm: GenericCrm) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from crm_pipeline.connection import Connection
+from crm_pipeline.connectors.base import Page, Record
 from crm_pipeline.sync.apply import apply_landed
 from crm_pipeline.sync.context import lease_held
 from crm_pipeline.sync.errors import TooManyDeletesError
@@ -86,6 +87,21 @@ def test_a_record_a_listing_left_out_is_not_taken_for_deleted(world: World) -> N
     world.crm.hidden.add(keys[0])
     world.sync()
     assert archived(world) == set()
+
+
+def test_records_without_an_id_of_their_own_are_not_taken_for_deleted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They go by their phone, or by their content: listed again they are there again, rejects included."""
+    listed = [{"phone": ONE, "name": "Sinta"}, {"name": "nobody"}, "no record at all"]
+    page = Page(tuple(Record(each) for each in listed), world.crm.clock(), None)
+    monkeypatch.setattr(world.crm, "pages", lambda *_: iter([page]))
+    world.sync()
+    rejected = [(row["key"], row["attempts"]) for row in world.rows("rejects")]
+    assert len(rejected) == 2
+    world.sync()
+    assert archived(world) == set()
+    assert [(row["key"], row["attempts"]) for row in world.rows("rejects")] == rejected
 
 
 @pytest.mark.parametrize("left", [0, 1, 180])

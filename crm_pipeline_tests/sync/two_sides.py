@@ -342,7 +342,8 @@ class TwoSides(RuleBasedStateMachine):
     def _run(self, events: dict[int, str], *, pull: bool = True, dies_at: str = "") -> None:
         crm = self.world.crm
         mapping = FieldMapping(self.world.connection)
-        context = FaultyContext(self.engine, self.world.connection, crm, mapping, mapping, "run", crm.clock)
+        connection = self.world.connection
+        context = FaultyContext(self.engine, connection, lambda: crm, mapping, mapping, "run", crm.clock)
         crm.fault = Script(self, events, dies_at)
         try:
             with lease_held(context):

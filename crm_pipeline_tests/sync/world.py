@@ -45,7 +45,9 @@ class World:
     def context(self, run_id: str = "run") -> Context:
         """A worker."""
         mapping = FieldMapping(self.connection)
-        return Context(self.engine, self.connection, self.crm, mapping, mapping, run_id, self.crm.clock)
+        return Context(
+            self.engine, self.connection, lambda: self.crm, mapping, mapping, run_id, self.crm.clock
+        )
 
     def sync(self, *, push: bool = True) -> list[Report]:
         """One run: pull, apply, push."""

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from crm_pipeline.connection import Connection
+from crm_pipeline.contact import BUILT_IN, RESERVED
 from crm_pipeline.settings import SettingsError, load_settings
+from crm_pipeline.store.tables import contacts
 
 SECRET = "s3cr3t-value"
 
@@ -188,3 +190,12 @@ def test_no_mistake_repeats_a_value(monkeypatch: pytest.MonkeyPatch, text: str) 
     """Secrets end up in this file by mistake; an error must not carry them into a log."""
     monkeypatch.setenv("TOKEN", SECRET)
     assert SECRET not in "\n".join(problems(text))
+
+
+def test_a_field_of_your_own_takes_no_column_of_the_table() -> None:
+    """What the pipeline keeps in a contact's row is nobody's field, and no such column is forgotten."""
+    columns = set(contacts.c.keys()) - set(BUILT_IN)
+    assert columns == RESERVED
+    for column in columns:
+        (problem,) = problems(f"fields:\n  {column}: {{type: text, names: [x]}}\n")
+        assert f"fields.{column}: is a column of the contact table that the pipeline keeps" in problem

@@ -297,6 +297,13 @@ def _create_tables() -> None:
         sqlite_where=sa.text("state = 'open'"),
         postgresql_where=sa.text("state = 'open'"),
     )
+    op.create_index(
+        "ix_intents_confirmed",
+        "intents",
+        ["connection", "contact_id", "closed_at"],
+        sqlite_where=sa.text("state = 'confirmed'"),
+        postgresql_where=sa.text("state = 'confirmed'"),
+    )
     op.create_table(
         "leases",
         sa.Column("name", sa.Text(), nullable=False),
