@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -132,12 +131,11 @@ def _stay(ui: DagsterUi, story: Story, crm_url: str, key: str) -> None:
     Raises:
         CommandError: Dagster or the API ended by itself.
     """
-    from crm_pipeline.cli.processes import forever
+    from crm_pipeline.cli.processes import until_interrupted
 
     _say(f"Dagster UI      {ui.url}")
     _say(f"HTTP API        {story.api.url}/api/external/status (send the header 'X-API-Key: {key}')")
     _say(f"Simulated CRM   {crm_url}/sim/stats")
     _say(f"Settings        {story.database.parent / '.env'} (crm-pipeline status works in that folder)")
     _say("Ctrl-C stops everything")
-    with suppress(KeyboardInterrupt):
-        forever(story.alive)
+    until_interrupted(story.alive)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +23,7 @@ def dev(
     from crm_pipeline.api.app import require_safe
     from crm_pipeline.cli.dagster_ui import environment_without
     from crm_pipeline.cli.pipeline import Ports, pipeline
-    from crm_pipeline.cli.processes import forever, sole, stoppable
+    from crm_pipeline.cli.processes import sole, stoppable, until_interrupted
 
     options = Options.of(context)
     if options.env_file:
@@ -48,8 +47,7 @@ def dev(
             environment=environment_without(()),
             lock=lock,
         ) as running,
-        suppress(KeyboardInterrupt),
     ):
         typer.echo(f"Dagster UI: {running.ui_url}", err=True)
         typer.echo(f"HTTP API: {running.api_url} (Ctrl-C stops both)", err=True)
-        forever(running.alive)
+        until_interrupted(running.alive)

@@ -13,6 +13,8 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
+import typer
+
 from crm_pipeline.cli.options import CommandError
 
 STOP_SECONDS = 20.0
@@ -150,11 +152,14 @@ def sole(lock: Path) -> Iterator[IO[str]]:
         yield file
 
 
-def forever(alive: Callable[[], None]) -> None:
-    """Wait until ``alive`` raises, or a signal does."""
-    while True:
-        alive()
-        time.sleep(1.0)
+def until_interrupted(alive: Callable[[], None]) -> None:
+    """Wait until ``alive`` raises or somebody stops us; say then that it takes a moment."""
+    try:
+        while True:
+            alive()
+            time.sleep(1.0)
+    except KeyboardInterrupt:
+        typer.echo(f"Stopping, which can take {STOP_SECONDS:.0f} seconds", err=True)
 
 
 def usable_port(wanted: int) -> int:

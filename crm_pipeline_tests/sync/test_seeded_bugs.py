@@ -21,7 +21,7 @@ from sqlalchemy.engine import Engine
 from crm_pipeline.store import intents, landing, ledger, links, state
 from crm_pipeline.sync import absence, confirm, intend, look, merge, pull, push, recovery, settle
 from crm_pipeline.sync.arrivals import tombstone
-from crm_pipeline_tests.sync.two_sides import PHONES, TwoSides
+from crm_pipeline_tests.sync.two_sides import Narrow, TwoSides
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 nothing: Callable[..., None] = lambda *_args, **_kwargs: None  # noqa: E731 - what a bug does
@@ -194,10 +194,13 @@ def test_the_model_catches(bug: Patch, sqlite_quick_engine: Engine, monkeypatch:
     """A run of the narrow or the wide model fails while the bug is in."""
     bug(monkeypatch)
     found: BaseException | None = None
-    for phones, steps in ((PHONES[:1], 15), (PHONES, 20)):
-        machine = type("Seeded", (TwoSides,), {"engine": sqlite_quick_engine, "phones": phones})
+    for model in (Narrow, TwoSides):
+        machine = type("Seeded", (model,), {"engine": sqlite_quick_engine})
         chosen = settings(
-            stateful_step_count=steps, max_examples=1000, phases=[Phase.generate], report_multiple_bugs=False
+            stateful_step_count=model.steps,
+            max_examples=1000,
+            phases=[Phase.generate],
+            report_multiple_bugs=False,
         )
         try:
             run_state_machine_as_test(machine, settings=chosen)
