@@ -13,13 +13,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy.engine import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
-from crm_pipeline import instants
+from crm_pipeline import instants, jsonio
 from crm_pipeline.connectors.base import ConnectorError, Window
 from crm_pipeline.settings import PushMode, Settings, SettingsError, load_settings
 from crm_pipeline.status import StatusReader
 from crm_pipeline.store import contacts, landing, links, rejects, state, webhooks
 from crm_pipeline.store.engine import writing
+from crm_pipeline.store.rejects import NewReject
 from crm_pipeline.sync import events, pull, push, resolve
 from crm_pipeline.sync.context import Context, Progress, lease_held, no_progress
 from crm_pipeline.sync.errors import DisabledError, PushFailedError, RecordRejected, SyncError
@@ -117,7 +119,7 @@ class ExternalCrmService(StatusReader):
         """
         taken = _through_the_api.get()
         if taken is not None:
-            taken.receipt = self._land([replace(taken.arrival, payload=payload)])[0]
+            taken.receipt = taken.land(replace(taken.arrival, payload=payload))
             return _answer(taken.receipt)
         payload = {name: value for name, value in payload.items() if name != "secret"}
         receipt = self._land([Arrival(payload, None, self.run_id)])[0]
@@ -178,7 +180,7 @@ class ExternalCrmService(StatusReader):
         """
         if type(self).process_webhook is ExternalCrmService.process_webhook:
             return self._land(arrivals)
-        return [self._through_hook(arrival) for arrival in arrivals]
+        return [self._through_hook(arrival, lambda each: self._land([each])[0]) for arrival in arrivals]
 
     def apply_events(
         self, progress: Progress = no_progress, *, wait_seconds: float = LEASE_WAIT_SECONDS
@@ -244,11 +246,14 @@ class ExternalCrmService(StatusReader):
                 chosen = rejects.load(tx, context.name, ids)
                 records = [reject.record_id for reject in chosen if reject.record_id is not None]
                 landing.wait_again(tx, context.name, ids=records)
-                heard = [reject.key for reject in chosen if reject.source == "webhook"]
-                webhooks.wait_again(tx, context.name, heard)
+                heard = [reject for reject in chosen if reject.source == "webhook"]
+                hooked = [reject.key for reject in heard if _HOOK in reject.reasons]
+                again = [reject.key for reject in heard if _HOOK not in reject.reasons]
+                webhooks.wait_again(tx, context.name, again)
                 pushes = [reject for reject in chosen if reject.source == "push"]
                 contacts.mark_to_push(tx, [reject.key for reject in pushes])
                 rejects.due_now(tx, context.name, [reject.id for reject in pushes])
+            self._hook_again(context, hooked)
             self._apply(context, no_progress)
         return len(chosen)
 
@@ -342,15 +347,51 @@ class ExternalCrmService(StatusReader):
         reception = Reception(self.engine, self.connection, self.mapping, self._translator(), instants.now)
         return reception.receive(arrivals)
 
-    def _through_hook(self, arrival: Arrival) -> Receipt:
-        """Let a subclass change the payload; what it swallows counts as skipped."""
-        taken = _Taken(arrival)
+    def _through_hook(self, arrival: Arrival, land: Callable[[Arrival], Receipt]) -> Receipt:
+        """Let a subclass change the payload. Whatever it does, the event lands.
+
+        What it refuses or fails at is rejected, and what it swallows is skipped.
+        """
+        taken = _Taken(arrival, land)
         token = _through_the_api.set(taken)
         try:
             self.process_webhook(arrival.payload)
+        except (SQLAlchemyError, SyncError):
+            raise  # it could not land
+        except Exception as error:
+            if taken.receipt is not None:
+                raise
+            # Only the kind of a stranger's error is told: its text may quote a contact.
+            rejected = isinstance(error, RecordRejected)
+            told = "refused it" if rejected else f"failed ({type(error).__name__})"
+            reasons = {**(error.reasons if isinstance(error, RecordRejected) else {}), _HOOK: told}
+            return land(replace(arrival, refused=reasons))
         finally:
             _through_the_api.reset(token)
-        return taken.receipt or Receipt(arrival.event_id or "", None, "skipped", "applied")
+        return taken.receipt or land(replace(arrival, ours=False))
+
+    def _hook_again(self, context: Context, event_ids: Sequence[str]) -> None:
+        """What a subclass's ``process_webhook`` did not let through, is put before it once more."""
+        for event_id in event_ids:
+            with context.read() as tx:
+                text = webhooks.payload(tx, context.name, event_id)
+            if text is not None:
+                arrival = Arrival(jsonio.loads(text), event_id, self.run_id)
+                self._through_hook(arrival, lambda each: self._land_again(context, each))
+
+    def _land_again(self, context: Context, arrival: Arrival) -> Receipt:
+        """Let an event that was rejected wait with what it says now, or end again."""
+        event_id = arrival.event_id or ""
+        outcome = "rejected" if arrival.refused else None if arrival.ours else "skipped"
+        text = jsonio.dumps(arrival.payload)
+        with context.write() as tx:
+            webhooks.restore(tx, context.name, event_id, text, jsonio.content_hash(text), outcome)
+            if arrival.refused:
+                again = NewReject("webhook", event_id, dict(arrival.refused))
+                rejects.write(tx, context.name, [again], self.run_id, context.clock())
+            elif not arrival.ours:
+                rejects.clear(tx, context.name, "webhook", [event_id])
+        return Receipt(event_id, None, "rejected" if arrival.refused else "skipped", "landed")
 
     def _push(
         self, context: Context, progress: Progress, *, only: str | None = None, just_pulled: bool = False
@@ -398,9 +439,12 @@ class _Taken:
     """An arrival of the HTTP API on its way through a subclass's ``process_webhook``."""
 
     arrival: Arrival
+    land: Callable[[Arrival], Receipt]
     receipt: Receipt | None = None
 
 
+_HOOK = "process_webhook"
+"""Among the reasons of an event that the hook did not let through."""
 _through_the_api: ContextVar[_Taken | None] = ContextVar("_through_the_api", default=None)
 
 

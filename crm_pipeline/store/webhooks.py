@@ -205,6 +205,18 @@ def wait_again(tx: Connection, connection: str, event_ids: Collection[str]) -> N
     tx.execute(events.update().where(*where).values(outcome=None, attempts=0, next_attempt_at=None))
 
 
+def restore(
+    tx: Connection, connection: str, event_id: str, payload: str, content_hash: str, outcome: str | None
+) -> None:
+    """Let an event say something else, and end or wait."""
+    where = (events.c.connection == connection, events.c.event_id == event_id)
+    tx.execute(
+        events.update()
+        .where(*where)
+        .values(payload=payload, content_hash=content_hash, outcome=outcome, attempts=0, next_attempt_at=None)
+    )
+
+
 def payload(tx: Connection, connection: str, event_id: str) -> str | None:
     """What came in, as JSON text."""
     query = sa.select(events.c.payload).where(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -39,6 +39,8 @@ class Arrival:
     """The record it is about, where the format of the sender says so."""
     ours: bool = True
     """False for an event about something that is no contact: it is kept, and skipped."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Why it was refused before it came here: it is kept, as rejected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +79,11 @@ class Reception:
     def _read(self, arrival: Arrival) -> _Read:
         text = jsonio.dumps(arrival.payload)
         record_id = arrival.record_id or _record_id(self.connection, arrival.payload)
-        hint = self.connection.webhook.read_back and record_id is not None
+        wanted = arrival.ours and not arrival.refused
+        hint = wanted and self.connection.webhook.read_back and record_id is not None
         values: Values | None = None
-        reasons: dict[str, str] = {}
-        if arrival.ours and not hint:
+        reasons = dict(arrival.refused)
+        if wanted and not hint:
             try:
                 values = self.translator.to_contact(arrival.payload)
             except RecordRejected as rejected:
@@ -144,12 +147,10 @@ class _Desk:
 
     def _action(self, read: _Read) -> tuple[Action, dict[str, str]]:
         """What applying it would do now; nothing of it is saved."""
-        if not read.arrival.ours:
-            return "skipped", {}
-        if read.hint:
-            return "updated" if self._linked_to(read) else "created", {}
         if read.reasons:
             return "rejected", read.reasons
+        if read.hint:
+            return "updated" if self._linked_to(read) else "created", {}
         if read.values is None:
             return "skipped", {}
         try:
