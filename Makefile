@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 INSTALL := $(RUN) pip install --quiet --disable-pip-version-check
-SOURCES := crm_pipeline crm_pipeline_tests tools
+SOURCES := crm_pipeline crm_pipeline_tests tools benchmarks
 
 # What a caller may add, as in: make test ARGS="-k merge"
 ARGS ?=

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -36,6 +35,7 @@ _HEADERS = (
 )
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"})
 _SERVER_ERROR = 500
+_ID_BYTES = 16
 
 
 def create_app(
@@ -158,7 +158,7 @@ class _Gate:
             return
         started = time.perf_counter()
         scope["app"] = self  # Starlette's router then raises its refusals instead of answering them
-        visit = scope[_VISIT] = Visit(uuid.uuid4().hex, "")
+        visit = scope[_VISIT] = Visit(secrets.token_hex(_ID_BYTES), "")
 
         async def send_on(message: Message) -> None:
             if message["type"] == "http.response.start":

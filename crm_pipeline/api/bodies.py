@@ -7,6 +7,7 @@ import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NoReturn
 
 from starlette.datastructures import Headers
@@ -101,14 +102,19 @@ def parse(body: bytes) -> Document:
 
 
 def _require(media_type: str, headers: Headers) -> None:
-    kind, *parameters = (part.strip().lower() for part in headers.get("content-type", "").split(";"))
-    charsets = [text for name, _, text in (each.partition("=") for each in parameters) if name == "charset"]
-    utf8 = all(charset.strip('"') in {"utf-8", "utf8"} for charset in charsets)
-    one = len(headers.getlist("content-type")) == 1
-    if kind != media_type or not utf8 or not one:
+    shown = headers.getlist("content-type")
+    if len(shown) != 1 or not _is_plain(media_type, shown[0]):
         raise Problem(415, f"The Content-Type must be {media_type}.", headers={"Accept": media_type})
     if headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise Problem(415, "The body must not be compressed.", headers={"Accept-Encoding": "identity"})
+
+
+@lru_cache(maxsize=64)
+def _is_plain(media_type: str, shown: str) -> bool:
+    """Whether a content type is this one, in UTF-8."""
+    kind, *parameters = (part.strip().lower() for part in shown.split(";"))
+    charsets = [text for name, _, text in (each.partition("=") for each in parameters) if name == "charset"]
+    return kind == media_type and all(charset.strip('"') in {"utf-8", "utf8"} for charset in charsets)
 
 
 def _too_long() -> Problem:

@@ -43,20 +43,26 @@ class Group(Generic[T, R]):
         self._waiting = 0
         self._turns: asyncio.Task[None] | None = None
 
-    async def __call__(self, items: Sequence[T]) -> list[R]:
+    async def __call__(self, items: Sequence[T], seconds: float) -> list[R]:
         """Have items worked on, together with those of others; one result each.
 
         Raises:
             Problem: too many wait already (503).
+            TimeoutError: it was not done within so many seconds. It will be all the same.
         """
         if self._waiting >= MOST_WAITING:
             raise passing(503, "Too much is waiting to be stored.", seconds=1)
-        waiting: _Waiting[T, R] = _Waiting(items, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        waiting: _Waiting[T, R] = _Waiting(items, loop.create_future())
         self._queue.append(waiting)
         self._waiting += len(items)
         if self._turns is None or self._turns.done():
             self._turns = asyncio.create_task(self._take_turns())
-        return await waiting.done
+        patience = loop.call_later(seconds, _give_up, waiting.done)
+        try:
+            return await waiting.done
+        finally:
+            patience.cancel()
 
     def close(self) -> None:
         """Wait for the turn that is under way."""
@@ -91,3 +97,8 @@ class Group(Generic[T, R]):
             if not waiting.done.done():
                 waiting.done.set_result(results[start:end])
             start = end
+
+
+def _give_up(done: asyncio.Future[list[R]]) -> None:
+    if not done.done():
+        done.set_exception(TimeoutError())

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import structlog
 from limits import RateLimitItemPerMinute
-from limits.aio.storage import MemoryStorage, Storage
+from limits.aio.storage import Storage
 from limits.aio.strategies import MovingWindowRateLimiter
 from limits.errors import ConfigurationError
 from limits.storage import storage_from_string
@@ -29,50 +29,39 @@ _PATIENCE = 1.0
 Clock: TypeAlias = Callable[[], float]
 
 
-class BoundedMemory(MemoryStorage):
-    """Hits by caller, in this process.
+class Window:
+    """Requests of the last minute by caller, in this process.
 
     The library's own store keeps every caller it ever saw in the window, and visits them all
     each hundredth of a second.
     """
 
-    STORAGE_SCHEME = ["async+bounded-memory"]  # noqa: RUF012 - as the library declares it
-
     def __init__(self, clock: Clock, most: int = MOST_CALLERS) -> None:
         """``clock`` in seconds, from any start; ``most`` callers are kept."""
-        super().__init__()
         self._clock = clock
         self._most = most
-        self._hits: OrderedDict[str, deque[float]] = OrderedDict()
+        self._hits: OrderedDict[tuple[str, str], deque[float]] = OrderedDict()
 
     def __len__(self) -> int:
         """How many callers are remembered."""
         return len(self._hits)
 
-    async def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Count a hit, unless there are ``limit`` within the last ``expiry`` seconds."""
-        hits = self._recent(key, expiry)
-        self._hits[key] = hits
-        self._hits.move_to_end(key)
-        if len(self._hits) > self._most:
-            self._hits.popitem(last=False)
-        if len(hits) + amount > limit:
-            return False
-        hits.extend([self._clock()] * amount)
-        return True
-
-    async def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
-        """When the oldest hit of the window was, and how many there are."""
-        del limit
-        hits = self._recent(key, expiry)
-        return (hits[0], len(hits)) if hits else (self._clock(), 0)
-
-    def _recent(self, key: str, expiry: int) -> deque[float]:
-        hits = self._hits.get(key) or deque()
-        oldest = self._clock() - expiry
-        while hits and hits[0] <= oldest:
+    def hit(self, caller: tuple[str, str], limit: int) -> float | None:
+        """Count a request, unless there are ``limit`` in the window: then, seconds until one leaves it."""
+        now = self._clock()
+        hits = self._hits.get(caller)
+        if hits is None:
+            hits = self._hits[caller] = deque()
+            if len(self._hits) > self._most:
+                self._hits.popitem(last=False)
+        else:
+            self._hits.move_to_end(caller)
+        while hits and hits[0] <= now - WINDOW:
             hits.popleft()
-        return hits
+        if len(hits) >= limit:
+            return hits[0] + WINDOW - now
+        hits.append(now)
+        return None
 
 
 class Limiter:
@@ -101,8 +90,7 @@ class Limiter:
             "address": RateLimitItemPerMinute(per_minute, namespace="crm_pipeline"),
             "key": RateLimitItemPerMinute(per_minute * KEY_SHARE, namespace="crm_pipeline"),
         }
-        self._own = MovingWindowRateLimiter(BoundedMemory(clock))
-        self._clock = clock
+        self._own = Window(clock)
         self._shared = MovingWindowRateLimiter(shared) if shared is not None else None
         self._log = log
 
@@ -115,27 +103,31 @@ class Limiter:
         if self._shared is not None:
             try:
                 async with asyncio.timeout(_PATIENCE):
-                    await self._count(self._shared, kind, name, time.time)
+                    await self._count(self._shared, kind, name)
             except Problem:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever its driver raises: we count on without it
                 self._log.error("the rate limit's store fails", error=type(error).__name__)
             else:
                 return
-        await self._count(self._own, kind, name, self._clock)
+        wait = self._own.hit((kind, name), self._items[kind].amount)
+        if wait is not None:
+            raise self._refusal(kind, wait)
 
-    async def _count(self, limiter: MovingWindowRateLimiter, kind: str, name: str, clock: Clock) -> None:
+    async def _count(self, limiter: MovingWindowRateLimiter, kind: str, name: str) -> None:
         item = self._items[kind]
-        if await limiter.hit(item, kind, name):
-            return
-        stats = await limiter.get_window_stats(item, kind, name)
-        wait = min(max(math.ceil(stats.reset_time - clock()), 1), WINDOW)
+        if not await limiter.hit(item, kind, name):
+            stats = await limiter.get_window_stats(item, kind, name)
+            raise self._refusal(kind, stats.reset_time - time.time())
+
+    def _refusal(self, kind: str, seconds: float) -> Problem:
+        wait = min(max(math.ceil(seconds), 1), WINDOW)
         headers = {
             "Retry-After": str(wait),
             "RateLimit": f'"{kind}";r=0;t={wait}',
-            "RateLimit-Policy": f'"{kind}";q={item.amount};w={WINDOW}',
+            "RateLimit-Policy": f'"{kind}";q={self._items[kind].amount};w={WINDOW}',
         }
-        raise Problem(429, "Too many requests.", headers=headers)
+        return Problem(429, "Too many requests.", headers=headers)
 
 
 def shared_storage(url: str) -> Storage:

@@ -38,6 +38,7 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self.registry,
         )
+        self._answers: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._events = Counter(
             "crm_webhook_events", "Webhook events received, by action", ("action",), registry=self.registry
         )
@@ -52,8 +53,13 @@ class Metrics:
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request."""
-        self._requests.labels(route, method, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        answer = (route, method, status)
+        figures = self._answers.get(answer)
+        if figures is None:
+            figures = self._requests.labels(route, method, str(status)), self._seconds.labels(route)
+            self._answers[answer] = figures
+        figures[0].inc()
+        figures[1].observe(seconds)
 
     def events(self, actions: Iterable[str]) -> None:
         """Count webhook events."""

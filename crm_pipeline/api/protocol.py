@@ -219,12 +219,16 @@ class _Lingering:
 
     Closed at once, the unread rest would make the system reset the connection, and the other
     end would lose the answer that says why.
+
+    What is written in one go, leaves in one go: uvicorn writes an answer's head and body apart,
+    and each packet cost a tenth of all the work for a webhook.
     """
 
     def __init__(self, transport: asyncio.Transport, protocol: GuardedProtocol) -> None:
         self._transport = transport
         self._protocol = protocol
         self._closing = False
+        self._kept: list[bytes] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -232,10 +236,21 @@ class _Lingering:
     def is_closing(self) -> bool:
         return self._closing or self._transport.is_closing()
 
+    def write(self, data: bytes) -> None:
+        if not self._kept:
+            self._protocol.loop.call_soon(self._flush)
+        self._kept.append(data)
+
+    def _flush(self) -> None:
+        kept, self._kept = self._kept, []
+        if kept and not self._transport.is_closing():
+            self._transport.write(b"".join(kept))
+
     def close(self) -> None:
         if self._closing:
             return
         self._closing = True
+        self._flush()
         if not (self._protocol.drain() and self._transport.can_write_eof()):
             self._transport.close()
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -98,16 +99,15 @@ async def webhook(api: Api, request: Request, visit: Visit) -> Response:
     """Land events; the answer comes when they are durable."""
     async with api.bodies.read(request.headers, request.receive, api.door.media_type) as body:
         delivery = api.door.take(request, body, visit.request_id)
-        deadline = asyncio.get_running_loop().time() + ANSWER_SECONDS
+        began = time.monotonic()
         try:
-            async with asyncio.timeout_at(deadline):
-                receipts = await api.land(delivery.arrivals)
+            receipts = await api.land(delivery.arrivals, ANSWER_SECONDS)
         except TimeoutError:  # it may be stored yet: sent again under its name, it is the same event
             raise passing(503, "The database does not answer in time.") from None
     api.metrics.events(receipt.action for receipt in receipts)
     results = [_result(receipt) for receipt in receipts]
     if api.settings.webhook_apply is WebhookApply.NOW:
-        await _apply_now(api, results, deadline)
+        await _apply_now(api, results, ANSWER_SECONDS - (time.monotonic() - began))
     if api.door.acknowledgement is not None:
         return Response(api.door.acknowledgement, media_type=api.door.media_type)
     if not delivery.listed:
@@ -282,14 +282,13 @@ ROUTES: tuple[Route, ...] = (
 )
 
 
-async def _apply_now(api: Api, results: list[dict[str, Any]], deadline: float) -> None:
+async def _apply_now(api: Api, results: list[dict[str, Any]], seconds: float) -> None:
     """Have landed events applied, and put what became of them into their results."""
     landed = {result["eventId"]: result for result in results if result["status"] == "landed"}
     if not landed:
         return
     try:
-        async with asyncio.timeout_at(deadline):
-            found = await api.apply(list(landed))
+        found = await api.apply(list(landed), seconds)
     except Exception as error:  # noqa: BLE001 - it is durable, and the sensor will see to it
         api.log.warning("webhooks are left to the sensor", error=type(error).__name__)
         return

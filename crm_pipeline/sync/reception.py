@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -22,6 +22,8 @@ from crm_pipeline.sync.events import hear
 from crm_pipeline.sync.mapping import FieldMapping, Translator, Values
 from crm_pipeline.sync.settle import Settler
 from crm_pipeline.sync.workset import Workset
+
+_ID_BYTES = 16
 
 Action: TypeAlias = Literal["created", "updated", "unchanged", "skipped", "rejected", "conflict"]
 Status: TypeAlias = Literal["landed", "applied", "rejected"]
@@ -140,7 +142,7 @@ class _Desk:
             known = newest if newest is not None and newest.content_hash == read.digest else None
         if known is not None:
             return _again(known, read)
-        event_id = read.arrival.event_id or uuid.uuid4().hex
+        event_id = read.arrival.event_id or secrets.token_hex(_ID_BYTES)
         action, reasons = self._action(read)
         stored = self._keep(read, event_id, action, reasons)
         return Receipt(event_id, stored.contact_id, action, _status(stored), reasons=reasons)

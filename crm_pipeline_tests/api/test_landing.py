@@ -52,9 +52,9 @@ def test_who_comes_meanwhile_shares_the_next_turn() -> None:
 
     async def play() -> list[Any]:
         group: Group[int, int] = Group(work, "test")
-        calls = [asyncio.create_task(group([0]))]
+        calls = [asyncio.create_task(group([0], 10))]
         await asyncio.to_thread(work.begun.wait, 10)
-        calls += [asyncio.create_task(group([number, -number])) for number in range(1, 11)]
+        calls += [asyncio.create_task(group([number, -number], 10)) for number in range(1, 11)]
         await asyncio.sleep(0)
         work.go.set()
         return await settled(calls)
@@ -71,7 +71,7 @@ def test_a_group_has_a_most(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def play() -> list[Any]:
         group: Group[int, int] = Group(work, "test")
-        return await settled([asyncio.create_task(group(list(range(size)))) for size in (1, 2, 9, 3, 2)])
+        return await settled([asyncio.create_task(group(list(range(size)), 10)) for size in (1, 2, 9, 3, 2)])
 
     assert [len(results) for results in run(play)] == [1, 2, 9, 3, 2]
     assert max(len(group) for group in work.groups) == 9
@@ -89,7 +89,7 @@ def test_the_fault_of_one_is_not_paid_by_the_others() -> None:
 
     async def play() -> list[Any]:
         group: Group[int, int] = Group(work, "test")
-        calls = [asyncio.create_task(group([number])) for number in (1, 13, 2)]
+        calls = [asyncio.create_task(group([number], 10)) for number in (1, 13, 2)]
         await asyncio.sleep(0)
         work.go.set()
         return await settled(calls)
@@ -110,7 +110,7 @@ def test_a_database_that_is_away_fails_the_whole_group_at_once() -> None:
 
     async def play() -> list[Any]:
         group: Group[int, int] = Group(work, "test")
-        return await settled([asyncio.create_task(group([number])) for number in range(50)])
+        return await settled([asyncio.create_task(group([number], 10)) for number in range(50)])
 
     assert {type(error) for error in run(play)} == {OperationalError}
     assert len(work.groups) <= 2
@@ -122,13 +122,13 @@ def test_too_many_waiting_are_sent_away() -> None:
 
     async def play() -> Problem:
         group: Group[int, int] = Group(work, "test")
-        calls = [asyncio.create_task(group([0] * 500)) for _ in range(MOST_WAITING // 500)]
+        calls = [asyncio.create_task(group([0] * 500, 10)) for _ in range(MOST_WAITING // 500)]
         await asyncio.sleep(0)
         with pytest.raises(Problem) as refused:
-            await group([1])
+            await group([1], 10)
         work.go.set()
         await settled(calls)
-        assert await group([1]) == [2]
+        assert await group([1], 10) == [2]
         return refused.value
 
     refused = run(play)
@@ -142,7 +142,7 @@ def test_a_caller_that_goes_does_not_stop_the_others() -> None:
 
     async def play() -> list[Any]:
         group: Group[int, int] = Group(work, "test")
-        calls = [asyncio.create_task(group([number])) for number in (1, 2, 3)]
+        calls = [asyncio.create_task(group([number], 10)) for number in (1, 2, 3)]
         await asyncio.sleep(0)
         calls[1].cancel()
         work.go.set()

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from limits.aio.storage import MemoryStorage
 
-from crm_pipeline.api.limits import BoundedMemory, Limiter, shared_storage
+from crm_pipeline.api.limits import Limiter, Window, shared_storage
 from crm_pipeline.api.logs import open_log
 from crm_pipeline.api.problems import Problem
 from crm_pipeline_tests.api.conftest import Serve
@@ -99,17 +99,13 @@ def test_callers_are_counted_apart() -> None:
 def test_memory_is_bounded() -> None:
     """A million addresses do not cost a million entries; who is active is remembered."""
     clock = Clock()
-    memory = BoundedMemory(clock, most=1000)
-
-    async def flood() -> None:
-        for number in range(20_000):
-            assert await memory.acquire_entry(f"caller {number}", 3, 60)
-            if number % 500 == 0:
-                await memory.acquire_entry("the active one", 3, 60)
-
-    asyncio.run(flood())
+    memory = Window(clock, most=1000)
+    for number in range(20_000):
+        assert memory.hit(("address", f"caller {number}"), 3) is None
+        if number % 500 == 0:
+            memory.hit(("address", "the active one"), 3)
     assert len(memory) == 1000
-    assert not asyncio.run(memory.acquire_entry("the active one", 3, 60))
+    assert memory.hit(("address", "the active one"), 3) == 60
 
 
 class BrokenStorage(MemoryStorage):
