@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -59,12 +59,13 @@ def create_app(
     keys = Secrets(service.settings.require_api_keys())
     if limiter is None and service.settings.rate_limit_enabled:
         limiter = _limiter(service.settings, log)
+    endpoints = [_Endpoint(route, api, keys, limiter) for route in ROUTES]
     router = Router(
-        [_match(route, _Endpoint(route, api, keys, limiter)) for route in ROUTES],
+        [_match(route, endpoint) for route, endpoint in zip(ROUTES, endpoints, strict=True)],
         redirect_slashes=False,
         lifespan=lambda _: _lifespan(api),
     )
-    return _Gate(router, api, limiter)
+    return _Gate(router, dict(_plain(endpoints)), api, limiter)
 
 
 def require_safe(settings: Settings) -> None:
@@ -98,6 +99,14 @@ async def _lifespan(api: Api) -> AsyncIterator[None]:
     api.dagster.close()
 
 
+def _plain(endpoints: Iterable[_Endpoint]) -> Iterator[tuple[tuple[str, str], _Endpoint]]:
+    """Endpoints whose address is all there is to match, by method and path."""
+    for endpoint in endpoints:
+        if "{" not in endpoint.route.path:
+            for method in endpoint.route.methods:
+                yield (method, endpoint.route.path), endpoint
+
+
 def _match(route: Route, endpoint: _Endpoint) -> Match:
     match = Match(route.path, endpoint, methods=list(route.methods), name=route.name)
     match.methods = set(route.methods)  # Starlette lets HEAD in wherever GET is, and fetching has effects
@@ -108,7 +117,7 @@ class _Endpoint:
     """One route, behind its key."""
 
     def __init__(self, route: Route, api: Api, keys: Secrets, limiter: Limiter | None) -> None:
-        self._route = route
+        self.route = route
         self._api = api
         self._keys = keys
         self._limiter = limiter
@@ -117,12 +126,12 @@ class _Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
         visit: Visit = scope[_VISIT]
-        visit.route = self._route.path
-        if not self._route.public:
+        visit.route = self.route.path
+        if not self.route.public:
             await self._admit(scope, visit)
-        if not (self._route.while_disabled or self._api.settings.external_crm_enabled):
+        if not (self.route.while_disabled or self._api.settings.external_crm_enabled):
             raise Problem(503, "The integration is switched off: EXTERNAL_CRM_ENABLED is false.")
-        response = await self._route.handler(self._api, Request(scope, receive), visit)
+        response = await self.route.handler(self._api, Request(scope, receive), visit)
         await response(scope, receive, send)
 
     async def _admit(self, scope: Scope, visit: Visit) -> None:
@@ -141,8 +150,11 @@ class _Endpoint:
 class _Gate:
     """Around everything: addresses, limits, headers, errors, the log."""
 
-    def __init__(self, app: ASGIApp, api: Api, limiter: Limiter | None) -> None:
+    def __init__(
+        self, app: ASGIApp, plain: Mapping[tuple[str, str], ASGIApp], api: Api, limiter: Limiter | None
+    ) -> None:
         self._app = app
+        self._plain = plain  # a look instead of a search, for those that are asked most
         self._api = api
         self._limiter = limiter
         self._public = {route.path for route in ROUTES if route.public}
@@ -170,7 +182,8 @@ class _Gate:
         failure: dict[str, str] = {}
         try:
             await self._admit(scope, visit)
-            await self._app(scope, receive, send_on)
+            app = self._plain.get((scope["method"], scope["path"]), self._app)
+            await app(scope, receive, send_on)
         except ClientDisconnect:
             visit.status = CLIENT_GONE
         except asyncio.CancelledError:  # the server ends, and has waited long enough

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NoReturn
 
+import orjson
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
@@ -92,13 +93,34 @@ def parse(body: bytes) -> Document:
     Raises:
         Problem: it is not JSON, or beyond a bound (400).
     """
+    return _parse_plain(body) or _parse_any(body)
+
+
+def _parse_plain(body: bytes) -> Document | None:
+    """Read usual JSON, four times as fast; None where it takes the careful parser to tell.
+
+    Without escapes, two quotes make one text: if fewer texts are found than there are quotes
+    for, a key came twice. A fraction may be a whole number that is too long for this parser.
+    """
+    if b"\\" in body:
+        return None
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    found = _Walk(value)
+    usual = not found.fractions and 2 * found.texts == body.count(b'"')
+    return Document(value, found.storable) if usual else None
+
+
+def _parse_any(body: bytes) -> Document:
     try:
         value = _DECODER.decode(body.decode())
     except RecursionError:
         raise _too("nested too deeply") from None
     except ValueError:  # of JSON, UTF-8 or thousands of digits; the first two quote the body
         raise Problem(400, "The body is not JSON in UTF-8.") from None
-    return Document(value, _walk(value))
+    return Document(value, _Walk(value).storable)
 
 
 def _require(media_type: str, headers: Headers) -> None:
@@ -139,29 +161,41 @@ def _refuse(_constant: str) -> NoReturn:
 _DECODER = json.JSONDecoder(object_pairs_hook=_no_key_twice, parse_constant=_refuse)
 
 
-def _walk(document: Any) -> bool:
-    """Hold every value against the bounds, level by level; whether all texts can be stored."""
-    storable, seen = True, 0
-    level: list[Any] = [document]
-    for _ in range(MAX_DEPTH + 1):
-        seen += len(level)
-        if seen > MAX_VALUES:
-            raise _too("too large")
+class _Walk:
+    """Holds every value of a document against the bounds, level by level."""
+
+    def __init__(self, document: Any) -> None:
+        self.storable = True
+        """Whether all texts can be stored."""
+        self.texts = 0
+        """Keys and values that are texts."""
+        self.fractions = False
+        seen, level = 0, [document]
+        for _ in range(MAX_DEPTH + 1):
+            seen += len(level)
+            if seen > MAX_VALUES:
+                raise _too("too large")
+            level = self._below(level)
+            if not level:
+                return
+        raise _too("nested too deeply")
+
+    def _below(self, level: list[Any]) -> list[Any]:
         below: list[Any] = []
         for value in level:
             if isinstance(value, str):
-                storable &= _storable(value)
+                self.texts += 1
+                if not _storable(value):
+                    self.storable = False
             elif isinstance(value, dict):
                 below += _bounded(value)
                 below += value.values()
             elif isinstance(value, list):
                 below += _bounded(value)
             elif isinstance(value, int | float):
+                self.fractions |= isinstance(value, float)
                 _check_number(value)
-        if not below:
-            return storable
-        level = below
-    raise _too("nested too deeply")
+        return below
 
 
 def _check_number(number: float) -> None:

@@ -71,6 +71,22 @@ _STORED = tuple(events.c[name] for name in StoredEvent.__dataclass_fields__)
 _LANDED = tuple(events.c[name] for name in LandedEvent.__dataclass_fields__)
 
 
+# Made once: to make them anew cost as much as to execute them, with each webhook.
+_NEWEST = sa.select(*_STORED).where(
+    events.c.id.in_(
+        sa.select(sa.func.max(events.c.id))
+        .where(
+            events.c.connection == sa.bindparam("name"),
+            events.c.contact_id.in_(sa.bindparam("ids", expanding=True)),
+        )
+        .group_by(events.c.contact_id)
+    )
+)
+_BY_EVENT_ID = sa.select(*_STORED).where(
+    events.c.connection == sa.bindparam("name"), events.c.event_id.in_(sa.bindparam("ids", expanding=True))
+)
+
+
 def insert(tx: Connection, connection: str, new: Iterable[NewEvent]) -> None:
     """Store events."""
     rows = [
@@ -98,8 +114,7 @@ def by_event_id(tx: Connection, connection: str, event_ids: Collection[str]) -> 
     """Events of these names."""
     if not event_ids:
         return {}
-    query = sa.select(*_STORED).where(events.c.connection == connection, events.c.event_id.in_(event_ids))
-    rows: Iterable[Any] = tx.execute(query)
+    rows: Iterable[Any] = tx.execute(_BY_EVENT_ID, {"name": connection, "ids": list(event_ids)})
     return {row[0]: StoredEvent(*row) for row in rows}
 
 
@@ -107,12 +122,7 @@ def newest_of(tx: Connection, connection: str, contact_ids: Collection[str]) -> 
     """The newest event about each contact."""
     if not contact_ids:
         return {}
-    newest = (
-        sa.select(sa.func.max(events.c.id))
-        .where(events.c.connection == connection, events.c.contact_id.in_(contact_ids))
-        .group_by(events.c.contact_id)
-    )
-    rows: Iterable[Any] = tx.execute(sa.select(*_STORED).where(events.c.id.in_(newest)))
+    rows: Iterable[Any] = tx.execute(_NEWEST, {"name": connection, "ids": list(contact_ids)})
     found = [StoredEvent(*row) for row in rows]
     return {str(event.contact_id): event for event in found}
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 
+from crm_pipeline.api import bodies
 from crm_pipeline.api.bodies import MAX_BYTES, BodyReader, Document, parse
 from crm_pipeline.api.problems import Problem
 
@@ -29,6 +31,36 @@ def test_json_comes_through_as_it_is(value: Any) -> None:
     read = parse(json.dumps(value).encode())
     assert read.value == value
     assert read.storable == ("\\u0000" not in json.dumps(value))
+
+
+TOKENS = [
+    "{",
+    "}",
+    "[",
+    "]",
+    ":",
+    ",",
+    '"a"',
+    '"b"',
+    '""',
+    "1",
+    "2.5",
+    "9" * 30,
+    "null",
+    '"\\u0061"',
+    " ",
+    "\xe9",
+]
+
+
+@given(tokens=st.lists(st.sampled_from(TOKENS), max_size=12))
+@example(tokens=["{", '"a"', ":", "1", ",", '"a"', ":", "1", "}"])
+@example(tokens=["{", '"a"', ":", '"a"', ",", '"a"', ":", "{", "}", "}"])
+def test_the_fast_way_says_the_same_as_the_careful_one(tokens: Sequence[str]) -> None:
+    """Keys that come twice, long numbers, escapes: whatever it is, it is read alike or refused alike."""
+    body = "".join(tokens).encode()
+    fast = bodies._parse_plain(body)  # noqa: SLF001 - one of two ways, chosen inside
+    assert fast is None or fast == bodies._parse_any(body)  # noqa: SLF001 - as above
 
 
 @given(body=st.binary(max_size=200))
