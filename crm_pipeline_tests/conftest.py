@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # tests of pure code should not wait for the database's modul
 # More examples on request: pytest --hypothesis-profile=deep
 settings.register_profile("fast", max_examples=50, deadline=None)
 # The gate tries the same examples each time; new ones are looked for by the deep profile.
-settings.register_profile("ci", max_examples=200, deadline=None, print_blob=True, derandomize=True)
+settings.register_profile("ci", max_examples=100, deadline=None, print_blob=True, derandomize=True)
 settings.register_profile("deep", max_examples=5_000, deadline=None, print_blob=True)
 settings.register_profile("repeatable", max_examples=50, deadline=None, derandomize=True)
 settings.load_profile("fast")

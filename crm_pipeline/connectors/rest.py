@@ -149,7 +149,7 @@ class RestConnector:
             return None
         found = self._document(answer)
         record = self._reader.single(found, call.record)
-        if record is None and isinstance(found, dict):
+        if record is None and isinstance(found, dict | list):
             raise CrmAnswerError("the answer holds no record; writing.read.record says where one is")
         if record is None:  # one broken record must not stop the others: it becomes a reject
             return Record(found, external_id)

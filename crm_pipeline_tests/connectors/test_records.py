@@ -172,7 +172,7 @@ def test_single_records_are_unwrapped(body: Any, external_id: str | None) -> Non
     assert record.external_id == external_id
 
 
-@pytest.mark.parametrize("body", ["broken", 7, None, [], ["x"]])
+@pytest.mark.parametrize("body", ["broken", 7, None])
 def test_a_record_that_is_none_any_more_is_given_as_it_is(
     body: Any, serve: Serve, connector: Connect
 ) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy.engine import Engine
 from crm_pipeline_tests.sync.two_sides import Narrow, TwoSides
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("model", [TwoSides, Narrow], ids=["wide", "narrow"])
 def test_it_converges(model: type[TwoSides], quick_engine: Engine) -> None:
     """Wide: three contacts, all that can happen. Narrow: one contact, edits and crashes."""
