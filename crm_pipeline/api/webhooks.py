@@ -32,6 +32,7 @@ class Door:
             SettingsError: webhooks are signed, and there is no usable secret.
         """
         self._webhook = settings.connection.webhook
+        self._id_path = self._webhook.id or settings.connection.records.id[0]
         self._secrets = Secrets(settings.external_crm_webhook_secret)
         self._open = not settings.api_auth_enabled and not self._secrets
         self._clock = clock
@@ -84,7 +85,7 @@ class Door:
         if self._webhook.records is None:
             return outer, isinstance(document.value, list)
         inner = [dig(each, self._webhook.records) for each in outer]
-        found = [record for each in inner for record in _objects(each)]
+        found = [record for each in inner for record in _objects(self._named(each))]
         for record in found:
             record.pop(self._webhook.secret, None)
         return found, isinstance(document.value, list) or any(isinstance(each, list) for each in inner)
@@ -112,6 +113,12 @@ class Door:
     def _take_secret(self, found: dict[str, Any]) -> bool:
         secret = found.pop(self._webhook.secret, None)
         return self._open or self._verify is not None or self._secrets.match_value(secret)
+
+    def _named(self, value: Any) -> Any:
+        """Records that are told by their ids alone, as objects that hold nothing else."""
+        items = value if isinstance(value, list) else [value]
+        named = items and all(isinstance(each, str | int) and not isinstance(each, bool) for each in items)
+        return [{self._id_path: each} for each in items] if named else value
 
     def _own_id(self, found: dict[str, Any]) -> str | None:
         if self._webhook.event_id is None:

@@ -46,7 +46,7 @@ def note_absent(context: Context, seen: Seen) -> None:
         rejected = {
             reject.key: reject.id for reject in rejects.load(tx, context.name) if reject.source == "pull"
         }
-    _ask(context, missing)
+    ask(context, missing)
     with context.write() as tx:
         gone = [rejected[key] for key in seen.missing_from([list(rejected)])]
         rejects.dismiss(tx, context.name, gone, context.clock())
@@ -70,11 +70,15 @@ def ask_for_rivals(context: Context, since: datetime | None) -> None:
             if reject.contact_id is not None and (since is None or reject.last_at >= since)
         ]
         rivals = [link.external_id for link in links.load_by_contact(tx, context.name, claimed)]
-    _ask(context, rivals)
+    ask(context, rivals)
 
 
-def _ask(context: Context, external_ids: Sequence[str]) -> None:
-    """Land each record as it is now, or a tombstone."""
+def ask(context: Context, external_ids: Sequence[str]) -> None:
+    """Land each record as it is now, or a tombstone.
+
+    Raises:
+        ConnectorError: the CRM could not be asked.
+    """
     for start in range(0, len(external_ids), _ASKED_TOGETHER):
         asked = external_ids[start : start + _ASKED_TOGETHER]
         read_at = context.clock()

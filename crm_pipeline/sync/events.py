@@ -23,11 +23,11 @@ from crm_pipeline.store import landing, rejects, webhooks
 from crm_pipeline.store.engine import writing
 from crm_pipeline.store.rejects import NewReject
 from crm_pipeline.store.webhooks import LandedEvent, NewEvent, StoredEvent
+from crm_pipeline.sync.absence import ask
 from crm_pipeline.sync.apply import apply_landed
 from crm_pipeline.sync.coerce import NotAValueError, Spec, coercer
 from crm_pipeline.sync.context import Clock, Context, Progress, no_progress
 from crm_pipeline.sync.errors import RecordRejected, TooManyDeletesError
-from crm_pipeline.sync.look import apply_read
 from crm_pipeline.sync.mapping import FieldMapping, Translator, Values
 from crm_pipeline.sync.reports import CONTACT_IDS_KEPT, Outcome, Report
 from crm_pipeline.sync.settle import News, Settler
@@ -293,15 +293,14 @@ def _begin(context: Context) -> list[LandedEvent]:
 def _read_back(context: Context, rows: Sequence[LandedEvent]) -> bool:
     """Read the records the events name; False when the CRM cannot be asked now."""
     named = list(dict.fromkeys(row.external_id for row in rows if row.external_id is not None))
-    read_at = context.clock()
     try:
-        found = context.connector.read(named)
+        ask(context, named)
     except ConnectorError:
         attempts = max(row.attempts for row in rows)
         with context.write() as tx:
             webhooks.postpone(tx, [row.id for row in rows], context.clock() + FIRST_RETRY * 2**attempts)
         return False
-    apply_read(context, found, read_at)
+    apply_landed(context)
     return True
 
 
@@ -383,7 +382,8 @@ def _give_up(context: Context, rows: Sequence[LandedEvent], reasons: dict[str, s
 
 
 def _record_id(connection: Connection, payload: dict[str, Any]) -> str | None:
-    for path in connection.records.id:
+    own = connection.webhook.id
+    for path in connection.records.id if own is None else (own,):
         value = payload.get(path)
         if isinstance(value, str | int) and not isinstance(value, bool) and str(value):
             return str(value)
