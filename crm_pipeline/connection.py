@@ -12,7 +12,7 @@ import re
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from crm_pipeline.checked import CrmUrl, Region, ZoneName
 from crm_pipeline.contact import BUILT_IN, RESERVED, FieldType
@@ -36,10 +36,44 @@ class ConnectorType(StrEnum):
     ZOHO = "zoho"
 
 
+class OAuth(_Section):
+    """Where access tokens come from. Put secrets in the environment: ``${NAME}``."""
+
+    grant: Literal["client_credentials", "refresh_token", "jwt_bearer"]
+    token_url: CrmUrl | None = None
+    """Where tokens are asked for; a vendor's own address when not given."""
+    client_id: str
+    client_secret: SecretStr | None = None
+    refresh_token: SecretStr | None = None
+    """For ``refresh_token``. One that the CRM changes is kept with the access token."""
+    private_key: SecretStr | None = None
+    """For ``jwt_bearer``: the RSA key that signs, in PEM form."""
+    username: str | None = None
+    """For ``jwt_bearer``: the user that is acted for."""
+    audience: str | None = None
+    """For ``jwt_bearer``: who is asked; the origin of ``token_url`` when not given."""
+    scope: str | None = None
+    client_auth: Literal["body", "basic"] = "body"
+    """How the client shows its secret: in the form, or with HTTP Basic."""
+
+    @model_validator(mode="after")
+    def _has_what_the_grant_needs(self) -> OAuth:
+        needed = {
+            "client_credentials": ("client_secret",),
+            "refresh_token": ("refresh_token",),
+            "jwt_bearer": ("private_key", "username"),
+        }[self.grant]
+        for name in needed:
+            if not getattr(self, name):
+                msg = f"auth.oauth.{name}: is needed for the grant {self.grant}"
+                raise ValueError(msg)
+        return self
+
+
 class Auth(_Section):
     """How a request proves who it is; the key itself comes from the environment."""
 
-    kind: Literal["none", "bearer", "header", "basic", "query"] = "bearer"
+    kind: Literal["none", "bearer", "header", "basic", "query", "oauth2"] = "bearer"
     header: str = "Authorization"
     template: str = "{api_key}"
     """For ``header``: the header's value, with ``{api_key}`` where the key goes."""
@@ -47,6 +81,17 @@ class Auth(_Section):
     """For ``query``: the name of the query parameter."""
     username: str = ""
     """For ``basic``: the user name; the key is the password."""
+    scheme: str = "Bearer"
+    """For ``oauth2``: the word before the token."""
+    oauth: OAuth | None = None
+    """For ``oauth2``."""
+
+    @model_validator(mode="after")
+    def _tokens_come_from_somewhere(self) -> Auth:
+        if (self.kind == "oauth2") != (self.oauth is not None):
+            msg = "auth.oauth: goes with 'kind: oauth2', and is needed for it"
+            raise ValueError(msg)
+        return self
 
 
 class Records(_Section):
@@ -59,6 +104,8 @@ class Records(_Section):
     modified: tuple[Path, ...] = ("updated_at", "modified_at", "updatedAt", "modified", "created_at")
     deleted: Path | None = None
     """A true value marks the record as deleted in the CRM."""
+    empty: str | None = None
+    """What the CRM writes for no value, where that is not null: read as null, and sent to clear a field."""
 
     @field_validator("id", "modified", mode="before")
     @classmethod
@@ -171,7 +218,14 @@ class Writing(_Section):
     """PATCH sends the changed fields; PUT sends the whole record with the changes in it."""
     batch_create: BatchCall | None = None
     batch_update: BatchCall | None = None
+    upsert_by: str | None = None
+    """The CRM's own name of the unique field that holds the WhatsApp id. The vendors' connectors
+    create by it, so that a repeated create cannot make a second record."""
     lookup: Lookup | None = None
+    time_format: str = "iso"
+    """How times are written: ``iso`` in UTC, or a strftime pattern."""
+    time_zone: ZoneName = "UTC"
+    """Zone of times that are written by a pattern."""
     idempotency_header: str | None = "Idempotency-Key"
     if_unmodified_since: bool = False
     """Send ``If-Unmodified-Since`` with a single change: the CRM answers 412 rather than let
@@ -202,6 +256,9 @@ class FieldRule(_Section):
     """External paths, first present wins; empty keeps the built-in names."""
     write: Path | None = None
     """External path that is written; the name the record already uses when not given."""
+    parts: tuple[Path, ...] | None = None
+    """For a text kept in several places, such as a first and a last name: read joined by blanks;
+    written with its last word in the last place and the rest in the first. In place of ``names``."""
     type: FieldType | None = None
     """Required for a field of your own; the built-in fields have theirs."""
     direction: Direction = Direction.BOTH
@@ -309,6 +366,8 @@ class Webhook(_Section):
     """For ``salesforce``: the organisation's id; messages of others are refused."""
     records: Path | None = None
     """Where the body holds its record, or its list of them; the body itself when not given."""
+    id: Path | None = None
+    """Where an event names the record it is about; as in ``records.id`` when not given."""
     event_id: Path | None = None
     """Where a record names its event; the header ``webhook-id`` or ``Idempotency-Key`` does otherwise."""
 
@@ -358,6 +417,20 @@ class Limits(_Section):
     max_json_depth: Annotated[int, Field(ge=4)] = 64
 
 
+class Budget(_Section):
+    """How many calls the account allows; all processes that share the database keep to it together."""
+
+    calls: Annotated[int, Field(ge=1)] | None = None
+    """Calls in one window; unbounded when not given. A CRM that tells its limit can only lower it."""
+    window_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
+    reserve: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the window, and of the day, kept free for single pushes that people wait for."""
+    daily_calls: Annotated[int, Field(ge=1)] | None = None
+    """Calls in one day; what the CRM tells of its own quota counts as well."""
+    daily_share: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Our share of the day's calls: others use the account, too. Then calls stop until it has room."""
+
+
 class Connection(_Section):
     """One configured CRM account."""
 
@@ -371,6 +444,7 @@ class Connection(_Section):
     pagination: Pagination = Pagination()
     writing: Writing = Writing()
     limits: Limits = Limits()
+    budget: Budget = Budget()
     merge: Merge = Merge()
     deletes: Deletes = Deletes()
     select: Selection = Selection()
@@ -395,7 +469,14 @@ class Connection(_Section):
             if name in RESERVED:
                 msg = f"fields.{name}: is a column of the contact table that the pipeline keeps; take another"
                 raise ValueError(msg)
-            if name not in BUILT_IN and (rule.type is None or not rule.names):
+            if rule.parts is not None and (len(rule.parts) < 2 or rule.names or rule.write):  # noqa: PLR2004
+                msg = f"fields.{name}.parts: are two or more paths, without 'names' and 'write'"
+                raise ValueError(msg)
+            kind = BUILT_IN[name].type if name in BUILT_IN else rule.type
+            if rule.parts is not None and kind is not FieldType.TEXT:
+                msg = f"fields.{name}.parts: only text comes in parts"
+                raise ValueError(msg)
+            if name not in BUILT_IN and (rule.type is None or not (rule.names or rule.parts)):
                 msg = f"fields.{name}: a field of your own needs 'type' and 'names'"
                 raise ValueError(msg)
             if rule.type is FieldType.CHOICE and not rule.choices:

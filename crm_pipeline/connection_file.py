@@ -10,10 +10,12 @@ from typing import Any, TypeAlias
 import yaml
 from pydantic import ValidationError
 
-from crm_pipeline.connection import Connection
+from crm_pipeline.connection import Connection, ConnectorType
 
 Key: TypeAlias = tuple[str | int, ...]
 MAX_BYTES = 1024 * 1024
+_PRESETS = Path(__file__).parent / "presets"
+_VENDORS = frozenset(ConnectorType) - {ConnectorType.GENERIC}
 _TAGS = ("map", "seq", "str", "int", "float", "bool", "null")
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -70,6 +72,23 @@ def read_file(path: Path, environ: Mapping[str, str]) -> tuple[dict[str, Any], S
     if source.problems:
         raise ConnectionFileError(source.problems)
     return data, source
+
+
+def with_preset(data: dict[str, Any]) -> dict[str, Any]:
+    """Put what a file says over what its vendor's preset says, section by section."""
+    preset = _PRESETS / f"{data.get('type')}.yaml"
+    if data.get("type") not in _VENDORS:
+        return data
+    said, _ = read_file(preset, {})
+    return _over(said, data)
+
+
+def _over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    both = dict(below)
+    for key, value in above.items():
+        old = both.get(key)
+        both[key] = _over(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return both
 
 
 def validate(data: Mapping[str, Any], source: Source) -> Connection:

@@ -23,6 +23,7 @@ from crm_pipeline.store import contacts, landing, links, rejects, state, webhook
 from crm_pipeline.store.engine import writing
 from crm_pipeline.store.rejects import NewReject
 from crm_pipeline.sync import events, pull, push, resolve
+from crm_pipeline.sync.budget import SharedBudget, interactive
 from crm_pipeline.sync.context import Context, Progress, lease_held, no_progress
 from crm_pipeline.sync.errors import DisabledError, PushFailedError, RecordRejected, SyncError
 from crm_pipeline.sync.hooks import HookedMapping
@@ -30,6 +31,7 @@ from crm_pipeline.sync.mapping import FieldMapping, Translator
 from crm_pipeline.sync.merge import Side
 from crm_pipeline.sync.reception import Arrival, Receipt, Reception
 from crm_pipeline.sync.reports import Counts, Report
+from crm_pipeline.sync.tokens import StoredTokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,7 +93,7 @@ class ExternalCrmService(StatusReader):
             ConnectorError: the CRM could not be reached.
             DisabledError: pushing is switched off.
         """
-        with self._leased("push") as context:
+        with self._leased("push") as context, interactive(self._budget):
             with context.read() as tx:
                 key = self._contact_key(tx, user_id)
             report = self._push(context, no_progress, only=key)
@@ -291,7 +293,29 @@ class ExternalCrmService(StatusReader):
         from crm_pipeline.connectors import connect  # noqa: PLC0415 - requests is slow to import
 
         key = self.settings.external_crm_api_key
-        return connect(self.connection, key.get_secret_value() if key is not None else None)
+        return connect(
+            self.connection,
+            key.get_secret_value() if key is not None else None,
+            tokens=self._tokens(),
+            budget=self._budget,
+        )
+
+    @cached_property
+    def _budget(self) -> SharedBudget | None:
+        """The account's budget, where its connection has one."""
+        bounded = self.connection.budget
+        if bounded.calls is None and bounded.daily_calls is None:
+            return None
+        return SharedBudget(self.engine, self.connection.name, bounded)
+
+    def _tokens(self) -> StoredTokens | None:
+        """Where access tokens are shared; without a key to seal them each process has its own."""
+        key = self.settings.external_crm_token_key
+        if key is None or self.connection.auth.oauth is None:
+            return None
+        return StoredTokens(
+            self.engine, self.connection.name, self.connection.auth.oauth, key.get_secret_value()
+        )
 
     def close(self) -> None:
         """Give the connections back."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import os
 import re
@@ -21,7 +22,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from crm_pipeline import instants
 from crm_pipeline.checked import CRM_URL_FORM, REGION_FORM, ZONE_FORM, CrmUrl, Region, ZoneName
 from crm_pipeline.connection import Connection, ConnectorType
-from crm_pipeline.connection_file import ConnectionFileError, Source, read_file, validate
+from crm_pipeline.connection_file import ConnectionFileError, Source, read_file, validate, with_preset
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -112,6 +113,13 @@ def _secret(value: object) -> object:
     return value
 
 
+def _token_key(value: object) -> object:
+    text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+    if len(base64.urlsafe_b64decode(text)) != 32:  # noqa: PLR2004 - a Fernet key
+        raise ValueError
+    return value
+
+
 def _secrets(value: object) -> object:
     items = _items(value)
     if not items:
@@ -190,6 +198,9 @@ class Settings(BaseSettings):
         None, description=f"must be one of {', '.join(ConnectorType)}"
     )
     external_crm_config: Path | None = Field(None, description="must be the path of a connection file")
+    external_crm_token_key: Annotated[SecretStr, BeforeValidator(_token_key)] | None = Field(
+        None, description="must be 32 random bytes in URL-safe base64"
+    )
     database_url: Annotated[str, BeforeValidator(_database_url)] = Field(
         "sqlite:///var/crm_pipeline.db", validate_default=True, repr=False, description=_DATABASE_FORM
     )
@@ -237,7 +248,7 @@ class Settings(BaseSettings):
             at = f" (or base_url in {self.external_crm_config})" if self.external_crm_config else ""
             raise SettingsError(f"EXTERNAL_CRM_API_URL{at} is needed while EXTERNAL_CRM_ENABLED is true")
         try:
-            return validate(data, source)
+            return validate(with_preset(data), source)
         except ConnectionFileError as error:
             raise SettingsError(*error.problems) from None
 
@@ -263,6 +274,7 @@ class Settings(BaseSettings):
         for name in (
             "external_crm_api_key",
             "external_crm_webhook_secret",
+            "external_crm_token_key",
             "crm_api_key",
             "rate_limit_storage",
         ):

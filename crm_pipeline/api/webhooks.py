@@ -17,7 +17,7 @@ from crm_pipeline.api.problems import Problem, unauthorized
 from crm_pipeline.api.signatures import Message, Proof, SecretFormError, verifier
 from crm_pipeline.api.vendors import Told
 from crm_pipeline.connectors.documents import dig
-from crm_pipeline.settings import Settings, SettingsError
+from crm_pipeline.settings import Settings, SettingsError, SyncMode
 from crm_pipeline.sync.reception import Arrival
 
 
@@ -49,14 +49,13 @@ class Door:
         """
         self._webhook = settings.connection.webhook
         self._secrets = Secrets(settings.external_crm_webhook_secret)
-        self._open = not settings.api_auth_enabled and not self._secrets
+        signed = self._webhook.signature is not None
+        self._open = not settings.api_auth_enabled and not self._secrets and not signed
         self._clock = clock
         self._verify = None
-        if self._webhook.signature is not None:
-            if not self._secrets:
-                raise SettingsError(
-                    "EXTERNAL_CRM_WEBHOOK_SECRET is needed: the connection's webhooks are signed"
-                )
+        if signed and not self._secrets and settings.external_crm_sync_mode is SyncMode.WEBHOOK:
+            raise SettingsError("EXTERNAL_CRM_WEBHOOK_SECRET is needed: the connection's webhooks are signed")
+        if self._webhook.signature is not None and self._secrets:
             keys = [secret.get_secret_value() for secret in settings.external_crm_webhook_secret]
             try:
                 self._verify = verifier(self._webhook.signature, keys)

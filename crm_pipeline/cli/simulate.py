@@ -65,6 +65,67 @@ def generic(  # noqa: PLR0913, PLR0917 - one parameter for each option
         raise typer.BadParameter(str(error)) from None
 
 
+Contacts = Annotated[int, typer.Option(min=0, max=10_000_000, help="How many contacts it starts with.")]
+Seed = Annotated[int, typer.Option(help="The same seed makes the same contacts.")]
+Days = Annotated[float, typer.Option(min=0.01, help="They were last changed within so many days.")]
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
+Key = Annotated[str, typer.Option(help="Access token that it always takes.")]
+TokenLife = Annotated[float, typer.Option(min=0, help="Seconds until a token of its own ends.")]
+SearchLag = Annotated[float, typer.Option(min=0, help="Seconds until a change shows in its searches.")]
+Fault = Annotated[
+    list[str] | None,
+    typer.Option(help="What goes wrong, such as rate_limit=10; a wrong name lists them all. Repeatable."),
+]
+
+
+def _add_vendor(name: str, title: str) -> None:
+    def command(  # noqa: PLR0913, PLR0917 - one parameter for each option
+        context: typer.Context,
+        contacts: Contacts = 1000,
+        seed: Seed = 1,
+        days: Days = 30.0,
+        host: Host = "127.0.0.1",
+        port: Port = 8808,
+        api_key: Key = "sim-key",
+        token_life: TokenLife = 3600.0,
+        search_lag: SearchLag = 0.0,
+        fault: Fault = None,
+    ) -> None:
+        from crm_pipeline.simulators.vendor import VendorOptions
+        from crm_pipeline.simulators.vendors import run_vendor
+
+        options = VendorOptions(api_key=api_key, token_life=token_life, search_lag=search_lag)
+        try:
+            run_vendor(
+                name,
+                contacts=contacts,
+                seed=seed,
+                days=days,
+                host=host,
+                port=port,
+                options=options,
+                faults=fault or (),
+                on_ready=lambda url: _announce_vendor(Options.of(context), url, name, contacts),
+            )
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+
+    app.command(name, help=f"Run a simulated {title} account with made-up contacts until Ctrl-C.")(command)
+
+
+for _name, _title in (("hubspot", "HubSpot"), ("salesforce", "Salesforce"), ("zoho", "Zoho CRM")):
+    _add_vendor(_name, _title)
+
+
+def _announce_vendor(options: Options, url: str, name: str, contacts: int) -> None:
+    options.answer(
+        {"api_url": url, "type": name, "contacts": contacts},
+        f"An account with {contacts} contacts: "
+        f"EXTERNAL_CRM_TYPE={name} EXTERNAL_CRM_API_URL={url} (Ctrl-C stops it)",
+    )
+
+
 def _announce(options: Options, url: str, contacts: int) -> None:
     from crm_pipeline.simulators.generic import CONTACTS_PATH
 

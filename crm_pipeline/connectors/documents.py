@@ -90,9 +90,9 @@ def first(found: Json, paths: tuple[str, ...]) -> Json:
 
 
 def nest(path: str | None, value: Json) -> Json:
-    """Put a value under a dotted path; as it is without one."""
+    """Put a value under a dotted path; as it is without one. ``0`` makes a list of it."""
     for name in reversed(path.split(".") if path else ()):
-        value = {name: value}
+        value = [value] if name == "0" else {name: value}
     return value
 
 

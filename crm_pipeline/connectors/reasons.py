@@ -29,9 +29,14 @@ def reason(status: Json, body: Json, write: Write) -> str:
     return f"the CRM does not take it ({': '.join(parts)})" if parts else "the CRM does not take it"
 
 
+def is_code(value: Json) -> bool:
+    """Tell whether a value is a code or a field's name, and no text of a person."""
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
 def _names(body: Json) -> Iterator[str]:
     for key, value in _leaves(body):
-        if key in _KEYS and isinstance(value, str) and _NAME.fullmatch(value):
+        if key in _KEYS and is_code(value):
             yield value
 
 

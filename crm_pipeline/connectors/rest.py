@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 
 from crm_pipeline import instants
 from crm_pipeline.connection import Connection
@@ -26,6 +25,7 @@ from crm_pipeline.connectors.documents import document, says_failure
 from crm_pipeline.connectors.paginate import PageFacts
 from crm_pipeline.connectors.records import RecordReader
 from crm_pipeline.connectors.session import Answer, Session, problem_of
+from crm_pipeline.connectors.vendor import server_time
 from crm_pipeline.connectors.verdicts import Verdicts
 from crm_pipeline.connectors.walk import Walk
 from crm_pipeline.connectors.window import window_params
@@ -78,7 +78,7 @@ class RestConnector:
             answer = self._listed(walk, window, resumed=resumed)
             page, facts = self._page(answer, walk.seen, window)
             place, resumed = walk.turn(facts), False
-            yield Page(page, read_at, place, _server_time(answer))
+            yield Page(page, read_at, place, server_time(answer))
             if place is None:
                 return
 
@@ -172,12 +172,3 @@ class RestConnector:
         url = self._session.address.follow(current, link)
         auth = self._connection.auth
         return without_param(url, auth.param) if auth.kind == "query" else url
-
-
-def _server_time(answer: Answer) -> datetime | None:
-    """Return the CRM's own clock (``Date``), None where it shows none."""
-    try:
-        moment = parsedate_to_datetime(answer.headers["Date"])
-    except (KeyError, ValueError, TypeError, IndexError, OverflowError):
-        return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

@@ -28,7 +28,7 @@ from urllib3.exceptions import (
 from urllib3.util.retry import Retry
 
 from crm_pipeline import instants
-from crm_pipeline.connection import Connection
+from crm_pipeline.connection import Auth, Connection
 from crm_pipeline.connectors.address import Address
 from crm_pipeline.connectors.auth import check_headers, make_auth
 from crm_pipeline.connectors.base import (
@@ -38,6 +38,8 @@ from crm_pipeline.connectors.base import (
     CrmRefusedError,
     CrmUnavailableError,
 )
+from crm_pipeline.connectors.budget import Budget, Lane, Usage, no_usage
+from crm_pipeline.connectors.oauth import MemoryShelf, Tokens, TokenShelf
 from crm_pipeline.connectors.repeats import (
     CutAnswerError,
     LostAnswerError,
@@ -64,6 +66,33 @@ class Answer:
     body: bytes
     url: str
     """What was asked, with its query: for resolving links, never for people."""
+    final: bool = False
+    """The cause may pass, but not soon: the request is not repeated now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What a CRM says in words of its own where others use HTTP's."""
+
+    read: Callable[[Answer], Answer] = lambda answer: answer
+    """Gives an answer the status it would have elsewhere, such as 429 for a limit told with 403."""
+    usage: Callable[[Mapping[str, str]], Usage | None] = no_usage
+    """Reads an account's limits from headers."""
+    token_url: Callable[[str], str] | None = None
+    """Where tokens are asked for, from the base URL."""
+    lanes: tuple[tuple[str, Lane], ...] = ()
+    """Ends of paths with a limit of their own beside the account's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the processes that work one account share; each alone where it is not given."""
+
+    tokens: TokenShelf | None = None
+    budget: Budget | None = None
+
+
+PLAIN, ALONE = Dialect(), Shared()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +125,8 @@ class Session:
         sleep: Callable[[float], None] = time.sleep,
         chance: Callable[[], float] = random.random,
         observe: Callable[[Exchange], None] | None = None,
+        dialect: Dialect = PLAIN,
+        shared: Shared = ALONE,
     ) -> None:
         """Check everything that can be wrong before the first request.
 
@@ -106,25 +137,42 @@ class Session:
             sleep: waits so many seconds.
             chance: a number from 0 to 1 for each jitter.
             observe: told of every request sent.
+            dialect: what the CRM says in words of its own.
+            shared: tokens and budget of the account.
 
         Raises:
             ConnectorSetupError: the URL, a header or the key cannot be used.
         """
-        self.address = Address(connection.base_url)
+        self._address = Address(connection.base_url)
         self.calls = 0
+        self._dialect, self._budget = dialect, shared.budget
         self._limits = connection.limits
         self._retry = Retry(total=connection.limits.retries, backoff_factor=0.5)
         self._clock, self._sleep, self._chance, self._observe = clock, sleep, chance, observe
         self._deadline = Deadline()
+        self._token_session: Session | None = None
         self._http = _Requests()
         self._http.trust_env = False
         self._http.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._http.mount("https://", TimedAdapter(self._deadline))
         self._http.mount("http://", TimedAdapter(self._deadline))
-        self._http.auth = make_auth(connection.auth, api_key)
+        self._tokens = self._oauth(connection, shared.tokens)
+        self._http.auth = self._tokens or make_auth(connection.auth, api_key)
         self._http.headers.update({"Accept": "application/json", "User-Agent": "crm-pipeline"})
         self._http.headers.update(check_headers(connection.headers))
         self._http.headers["Accept-Encoding"] = "gzip"
+
+    @property
+    def address(self) -> Address:
+        """Where the CRM is; a token may name its real place.
+
+        Raises:
+            ConnectorError: there is no token to be had.
+        """
+        base = self._tokens.current().base if self._tokens is not None else None
+        if base is not None and not self._address.base.startswith(base):
+            self._address = Address(base)
+        return self._address
 
     def send(
         self,
@@ -134,10 +182,12 @@ class Session:
         params: Mapping[str, str] | None = None,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
+        reads: bool = False,
     ) -> Answer:
         """Send a request, and again where that is safe and worth it; return the last answer.
 
-        The answer may be an error of the CRM: see ``problem_of``.
+        The answer may be an error of the CRM: see ``problem_of``. ``reads``: it changes nothing,
+        whatever its method, and may be repeated like a GET.
 
         Raises:
             CrmAnswerError: the URL is not the CRM's (nothing was sent), or the answer is too
@@ -147,10 +197,15 @@ class Session:
         """
         request = self._prepare(method, url, params, body, headers)
         self._deadline.at = time.monotonic() + self._limits.total_timeout
-        retry = self._retry
+        retry, renewed = self._retry, False
         while True:
             outcome = self._attempt(request)
-            asked = self._repeat_after(method, outcome)
+            if self._tokens is not None and not renewed and _is_unauthorized(outcome):
+                renewed = True  # a 401 that a new token does not heal is about something else
+                self._tokens.renewed_after(str(request.headers["Authorization"]))
+                request = self._prepare(method, url, params, body, headers)
+                continue
+            asked = self._repeat_after("GET" if reads else method, outcome)
             if asked is None or not retry.total:
                 break
             retry = retry.increment(method)
@@ -163,12 +218,36 @@ class Session:
     def close(self) -> None:
         """Give the connections back."""
         self._http.close()
+        if self._token_session is not None:
+            self._token_session.close()
+
+    def _oauth(self, connection: Connection, shelf: TokenShelf | None) -> Tokens | None:
+        """Make what gets tokens, with a session of its own: their address is another origin."""
+        auth = connection.auth
+        if auth.oauth is None:
+            return None
+        own = self._dialect.token_url
+        url = auth.oauth.token_url or (own(self._address.base) if own else None)
+        if url is None:
+            raise ConnectorSetupError("auth.oauth.token_url is needed: where tokens are asked for")
+        plain = Connection(base_url=url, auth=Auth(kind="none"), limits=connection.limits)
+        self._token_session = session = Session(
+            plain, None, clock=self._clock, sleep=self._sleep, chance=self._chance, observe=self._observe
+        )
+
+        def ask(url: str, form: bytes, headers: Mapping[str, str]) -> Answer:
+            try:
+                return session.send("POST", url, body=form, headers=headers)
+            except (CrmUnavailableError, CrmAnswerError) as error:  # whatever became of it, it was no write
+                raise NotSentError(f"no access token: {error}") from None
+
+        return Tokens(auth.oauth, auth.scheme, url, ask, shelf or MemoryShelf(), self._clock)
 
     def _repeat_after(self, method: str, outcome: Answer | ConnectorError) -> float | None:
         """Seconds the CRM asks us to wait before a repeat; None when there must be none."""
         if isinstance(outcome, ConnectorError):
             return 0.0 if may_repeat_after(method, outcome) else None
-        if not may_repeat(method, outcome.status, outcome.headers):
+        if outcome.final or not may_repeat(method, outcome.status, outcome.headers):
             return None
         return asked_wait(outcome.status, outcome.headers, self._clock())
 
@@ -206,6 +285,11 @@ class Session:
 
     def _attempt(self, request: requests.PreparedRequest) -> Answer | ConnectorError:
         """Send once. Problems are returned, so that none is raised with its leaking cause."""
+        if self._budget is not None:
+            try:
+                self._budget.acquire(self._lane(str(request.url)))
+            except NotSentError as spent:
+                return spent
         started, status = time.monotonic(), None
         timeout = (self._limits.connect_timeout, self._limits.read_timeout)
         outcome: Answer | ConnectorError
@@ -217,9 +301,21 @@ class Session:
             outcome = self._problem(error)
         if not isinstance(outcome, NotSentError):
             self.calls += 1
+        if isinstance(outcome, Answer):
+            self._learn(outcome)
+            outcome = self._dialect.read(outcome)
         if self._observe is not None:
             self._observe(Exchange(str(request.method), status, time.monotonic() - started))
         return outcome
+
+    def _lane(self, url: str) -> Lane | None:
+        path = url.partition("?")[0]
+        return next((lane for end, lane in self._dialect.lanes if path.endswith(end)), None)
+
+    def _learn(self, answer: Answer) -> None:
+        usage = self._dialect.usage(answer.headers) if self._budget is not None else None
+        if usage is not None and self._budget is not None:
+            self._budget.note(usage)
 
     def _whole(self, response: requests.Response) -> Answer | ConnectorError:
         """Read an answer's body, as much as is allowed. Of an error even nothing is enough."""
@@ -278,6 +374,10 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         yield each
         inner = (*each.args, getattr(each, "reason", None))
         found.extend(part for part in inner if isinstance(part, BaseException) and part not in found)
+
+
+def _is_unauthorized(outcome: Answer | ConnectorError) -> bool:
+    return isinstance(outcome, Answer) and outcome.status == 401  # noqa: PLR2004
 
 
 def is_success(status: int) -> bool:

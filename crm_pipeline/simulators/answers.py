@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+from urllib.parse import parse_qsl
 
 import orjson
 from starlette.requests import ClientDisconnect, Request
@@ -56,6 +57,12 @@ async def json_body(request: Request) -> Any:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise RefusedError(400, "bad_request", "The body is not JSON.") from error
+
+
+async def form_of(request: Request) -> dict[str, str]:
+    """A form, in the body or the query."""
+    body = (await request.body()).decode("utf-8", "replace")
+    return dict([*request.query_params.items(), *parse_qsl(body, keep_blank_values=True)])
 
 
 def object_of(value: Any) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterable
 from dataclasses import asdict
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from starlette.requests import Request
@@ -12,11 +14,41 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from crm_pipeline.simulators.answers import guarded, json_answer, json_body, object_of
-from crm_pipeline.simulators.crm import GenericCrm, RefusedError
-from crm_pipeline.simulators.faults import FaultError, parse_faults
+from crm_pipeline.simulators.crm import LoggedWrite, RefusedError
+from crm_pipeline.simulators.faults import FaultError, Faults, parse_faults
 
 
-def control_routes(crm: GenericCrm) -> list[Route]:
+class Steered(Protocol):
+    """What is steered and watched of a CRM."""
+
+    faults: Faults
+
+    @property
+    def lock(self) -> threading.RLock:
+        """Held while it changes."""
+
+    @property
+    def log(self) -> Iterable[LoggedWrite]:
+        """Writes as received."""
+
+    @property
+    def broken(self) -> dict[str, str]:
+        """Ids handed out broken, and how."""
+
+    def stats(self) -> dict[str, Any]:
+        """Everything countable."""
+
+    def create(self, /, **fields: Any) -> dict[str, Any]:
+        """Add a record."""
+
+    def edit(self, record_id: str, /, **fields: Any) -> dict[str, Any]:
+        """Change a record."""
+
+    def delete(self, record_id: str) -> None:
+        """Remove a record."""
+
+
+def control_routes(crm: Steered) -> list[Route]:
     """The ``/sim`` endpoints; none needs a key, all refuse callers that are not on this machine."""
     control = _Control(crm)
     gets = {"stats": control.stats, "log": control.log, "broken": control.broken}
@@ -36,7 +68,7 @@ def _local_only(request: Request) -> None:
 
 
 class _Control:
-    def __init__(self, crm: GenericCrm) -> None:
+    def __init__(self, crm: Steered) -> None:
         self._crm = crm
 
     async def stats(self, _request: Request) -> Response:

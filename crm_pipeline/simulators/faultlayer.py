@@ -7,17 +7,19 @@ the connection into the request's ``extensions`` under ``CUT``; other servers ca
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from email.utils import format_datetime
+from typing import Protocol
 
 import orjson
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crm_pipeline.simulators.answers import error_body, json_answer
-from crm_pipeline.simulators.crm import GenericCrm, utc_now
-from crm_pipeline.simulators.faults import CallKind
+from crm_pipeline.simulators.crm import utc_now
+from crm_pipeline.simulators.faults import CallKind, Faults, FaultTurns
 
 CUT = "crm_simulator.cut"
 DRIPS = 20
@@ -28,14 +30,39 @@ LOGIN_PAGE = (
 )
 
 
+class Faulty(Protocol):
+    """A CRM that faults may strike."""
+
+    requests: int
+
+    @property
+    def lock(self) -> threading.RLock:
+        """Held while it changes."""
+
+    @property
+    def faults(self) -> Faults:
+        """What goes wrong at present."""
+
+    @property
+    def turns(self) -> FaultTurns:
+        """Whose turn it is."""
+
+
 class FaultLayer:
     """Counts the CRM's requests and lets its faults strike those whose turn it is."""
 
-    def __init__(self, app: ASGIApp, crm: GenericCrm, list_path: str) -> None:
-        """``list_path`` tells a listing from other GETs; only paths below ``/api/`` are spoilt."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        crm: Faulty,
+        kind: Callable[[Scope], CallKind | None],
+        error: Callable[[str, str], object] = error_body,
+    ) -> None:
+        """``kind`` tells what a request is, None for one that is never spoilt; ``error`` words errors."""
         self._app = app
         self._crm = crm
-        self._list_path = list_path
+        self._kind = kind
+        self._error = error
         self._answers: dict[str, Callable[[Scope], Response]] = {
             "rate_limit": self._too_many,
             "server_error": self._server_error,
@@ -48,14 +75,15 @@ class FaultLayer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] != "http" or not scope["path"].startswith("/api/"):
+        kind = self._kind(scope) if scope["type"] == "http" else None
+        if kind is None:
             await self._app(scope, receive, send)
             return
         with self._crm.lock:
             self._crm.requests += 1
         if self._crm.faults.latency:
             await asyncio.sleep(self._crm.faults.latency)
-        fault = self._crm.turns.next(self._kind(scope))
+        fault = self._crm.turns.next(kind)
         if fault in self._answers:
             await self._answers[fault](scope)(scope, receive, send)
         elif fault == "cut_before_write":
@@ -64,11 +92,6 @@ class FaultLayer:
             await self._spoil(fault, scope, receive, send)
         else:
             await self._app(scope, receive, send)
-
-    def _kind(self, scope: Scope) -> CallKind:
-        if scope["method"] != "GET":
-            return "write"
-        return "list" if scope["path"] == self._list_path else "read"
 
     async def _spoil(self, fault: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the CRM answer, then do something to the answer."""
@@ -90,10 +113,10 @@ class FaultLayer:
         # A date has whole seconds: without one more it could already lie in the past.
         until = utc_now() + timedelta(seconds=wait + 1)
         text = format_datetime(until, usegmt=True) if faults.retry_after_date else str(wait)
-        return _json(429, error_body("rate_limited", "Too many requests."), {"Retry-After": text})
+        return _json(429, self._error("rate_limited", "Too many requests."), {"Retry-After": text})
 
     def _server_error(self, _scope: Scope) -> Response:
-        return _json(self._crm.faults.server_error_status, error_body("internal", "Something went wrong."))
+        return _json(self._crm.faults.server_error_status, self._error("internal", "Something went wrong."))
 
     def _elsewhere(self, scope: Scope) -> Response:
         return Response(

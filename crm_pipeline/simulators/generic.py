@@ -30,14 +30,14 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from crm_pipeline.simulators.answers import guarded
 from crm_pipeline.simulators.api import Api
 from crm_pipeline.simulators.control import control_routes
 from crm_pipeline.simulators.crm import GenericCrm, LoggedWrite, RefusedError
 from crm_pipeline.simulators.faultlayer import FaultLayer
-from crm_pipeline.simulators.faults import Faults
+from crm_pipeline.simulators.faults import CallKind, Faults
 from crm_pipeline.simulators.options import CrmOptions
 from crm_pipeline.simulators.rewrite import Rewrite
 
@@ -78,4 +78,13 @@ def create_app(crm: GenericCrm) -> ASGIApp:
         if crm.webhooks:
             crm.webhooks.stop()
 
-    return FaultLayer(Starlette(routes=routes, lifespan=lifespan), crm, CONTACTS_PATH)
+    return FaultLayer(Starlette(routes=routes, lifespan=lifespan), crm, _kind)
+
+
+def _kind(scope: Scope) -> CallKind | None:
+    """Only paths below ``/api/`` are spoilt."""
+    if not scope["path"].startswith("/api/"):
+        return None
+    if scope["method"] != "GET":
+        return "write"
+    return "list" if scope["path"] == CONTACTS_PATH else "read"

@@ -254,6 +254,23 @@ leases = sa.Table(
     sa.Column("expires_at", Instant, nullable=False),
 )
 
+budgets = sa.Table(
+    "budgets",
+    metadata,
+    # A connection's name, or with a stroke and a lane's name behind it.
+    sa.Column("name", sa.Text, primary_key=True),
+    # When the last calls were made, how many today, and what the CRM told of its quota.
+    sa.Column("state", Json, nullable=False),
+)
+
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("connection", sa.Text, primary_key=True),
+    # Sealed with EXTERNAL_CRM_TOKEN_KEY: useless to whoever reads the database.
+    sa.Column("sealed", sa.Text, nullable=False),
+)
+
 sync_runs = sa.Table(
     "sync_runs",
     metadata,

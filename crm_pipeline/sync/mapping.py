@@ -10,7 +10,9 @@ import copy
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
+from zoneinfo import ZoneInfo
 
+from crm_pipeline import instants
 from crm_pipeline.connection import Connection, Direction, FieldRule, Policy
 from crm_pipeline.contact import BUILT_IN, ContactField, FieldType
 from crm_pipeline.sync.coerce import Coercer, NotAValueError, Spec, Value, coercer
@@ -31,6 +33,8 @@ class CompiledField:
     type: FieldType
     paths: tuple[str, ...]
     write: str | None
+    parts: tuple[str, ...]
+    """Places of a text kept in several; empty for all other fields."""
     coerce: Coercer
     coerce_internal: Coercer
     """For values SQL programs wrote: their naive times are UTC, as the column says."""
@@ -74,8 +78,12 @@ class FieldMapping:
         self._read_rules = [
             (field.name, field.paths, _needs_walk(field.paths), field.coerce, field.nullable)
             for field in self.fields.values()
-            if field.type is not FieldType.WHATSAPP_ID
+            if field.type is not FieldType.WHATSAPP_ID and not field.parts
         ]
+        self._part_rules = [field for field in self.fields.values() if field.parts]
+        self._empty = connection.records.empty
+        writing = connection.writing
+        self._time_format, self._time_zone = writing.time_format, ZoneInfo(writing.time_zone)
         self._id = self.fields["id"]
         self.region = connection.default_region
         self.outward = connection.select.outward
@@ -92,16 +100,31 @@ class FieldMapping:
                 if raw is _MISSING:
                     continue
                 try:
-                    value = coerce(raw)
+                    value = coerce(None if raw == self._empty else raw)
                 except NotAValueError as error:
                     reasons[self.fields[name].json_name] = f"{path} {error}"
                 else:
                     if value is not None or nullable:
                         values[name] = value
                 break
+        for field in self._part_rules:
+            self._read_parts(field, record, values, reasons)
         if reasons:
             raise RecordRejected(reasons)
         return values
+
+    def _read_parts(
+        self, field: CompiledField, record: dict[str, Any], values: Values, reasons: dict[str, str]
+    ) -> None:
+        """Join a text that is kept in several places; absent only where all of them are."""
+        found = [raw for raw in (_get(record, path) for path in field.parts) if raw is not _MISSING]
+        if not found:
+            return
+        try:
+            texts = [str(field.coerce(raw) or "").strip() for raw in found]
+            values[field.name] = field.coerce(" ".join(text for text in texts if text) or None)
+        except NotAValueError as error:
+            reasons[field.json_name] = f"{field.parts[-1]} {error}"
 
     def to_external(
         self,
@@ -115,9 +138,9 @@ class FieldMapping:
         for name in self.fields:
             if name in changed and name in contact:
                 field = self.fields[name]
-                path = _written_path(field, known)
-                if not _set(payload, path, _outward(field, contact[name]), known):
-                    raise RecordRejected({field.json_name: f"{path} runs through another value"})
+                for path, value in _written(field, self._outward(field, contact[name]), known, self._empty):
+                    if not _set(payload, path, value, known):
+                        raise RecordRejected({field.json_name: f"{path} runs through another value"})
         return payload
 
     def canonical(self, raw: Mapping[str, Any]) -> tuple[Values, dict[str, str]]:
@@ -165,6 +188,16 @@ class FieldMapping:
             raise RecordRejected(reasons)
         return result
 
+    def _outward(self, field: CompiledField, value: Value) -> Value:
+        """A value as the CRM writes it."""
+        if value is None:
+            return self._empty
+        if field.type is not FieldType.INSTANT or not isinstance(value, str):
+            return value
+        if self._time_format == "iso":
+            return value.replace(".000000Z", "Z")
+        return instants.from_text(value).astimezone(self._time_zone).strftime(self._time_format)
+
     def _identity(self, record: dict[str, Any], reasons: dict[str, str]) -> Values:
         """The first usable id; a record whose ids are all empty simply has none."""
         for path in self._id.paths:
@@ -204,6 +237,7 @@ def _compile(name: str, connection: Connection) -> CompiledField:
         type=spec.type,
         paths=rule.names or base.external_names,
         write=rule.write,
+        parts=rule.parts or (),
         coerce=coercer(spec),
         coerce_internal=coercer(internal),
         nullable=base.nullable,
@@ -280,6 +314,17 @@ def _is_index(step: str) -> bool:
     return step.isascii() and step.isdigit()
 
 
+def _written(
+    field: CompiledField, value: Value, known: Mapping[str, Any] | None, empty: Value
+) -> Iterable[tuple[str, Value]]:
+    """Where a value goes, and what goes there."""
+    if not field.parts:
+        return [(_written_path(field, known), value)]
+    before, _, last = str(value or "").strip().rpartition(" ")
+    middle: list[tuple[str, Value]] = [(path, empty) for path in field.parts[1:-1]]
+    return [(field.parts[0], before.strip() or empty), *middle, (field.parts[-1], last or empty)]
+
+
 def _written_path(field: CompiledField, known: Mapping[str, Any] | None) -> str:
     """Write the name the record already uses, so that no second one appears beside it."""
     if field.write:
@@ -289,9 +334,3 @@ def _written_path(field: CompiledField, known: Mapping[str, Any] | None) -> str:
             if _get(known, path) is not _MISSING:
                 return path
     return field.paths[0]
-
-
-def _outward(field: CompiledField, value: Value) -> Value:
-    if field.type is FieldType.INSTANT and isinstance(value, str):
-        return value.replace(".000000Z", "Z")
-    return value

@@ -209,7 +209,8 @@ def _status(event: StoredEvent) -> Status:
 
 
 def _record_id(connection: Connection, payload: dict[str, Any]) -> str | None:
-    for path in connection.records.id:
+    own = connection.webhook.id
+    for path in connection.records.id if own is None else (own,):
         value = payload.get(path)
         if isinstance(value, str | int) and not isinstance(value, bool) and str(value):
             return str(value)

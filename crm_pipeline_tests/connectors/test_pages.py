@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from crm_pipeline.connection import Connection, ConnectorType
+from crm_pipeline.connection import Connection
 from crm_pipeline.connectors import connect
 from crm_pipeline.connectors.base import (
     Connector,
-    ConnectorSetupError,
     CrmAnswerError,
     CrmRefusedError,
     CrmUnavailableError,
@@ -352,13 +351,6 @@ def test_connect_makes_a_generic_connector(serve: Serve) -> None:
     assert made.calls == 3
     assert server.seen[0].headers["authorization"] == f"Bearer {KEY}"
     made.close()
-
-
-@pytest.mark.parametrize("kind", [each for each in ConnectorType if each is not ConnectorType.GENERIC])
-def test_other_types_are_told(kind: ConnectorType) -> None:
-    """A type that is not there yet is an error naming the setting."""
-    with pytest.raises(ConnectorSetupError, match=f"EXTERNAL_CRM_TYPE {kind.value}"):
-        connect(Connection(base_url="https://crm.example", type=kind), KEY)
 
 
 def test_sleep_and_observer_are_passed_on(serve: Serve) -> None:

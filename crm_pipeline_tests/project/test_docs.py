@@ -36,9 +36,15 @@ BESIDE: dict[str, dict[str, Any]] = {
     "writing.lookup": {"param": "phone"},
     "fields.<field>": {"type": "choice", "names": ["tier"], "choices": ["gold"]},
     "webhook.signature": {"scheme": "hmac"},
+    "auth.oauth": {"grant": "client_credentials", "client_id": "app", "client_secret": "s3cret"},
 }
 """What an example needs beside it to stand alone."""
 PLACES = {"<filter>": "modified_since", "<call>": "create", "<batch>": "batch_create", "<field>": "tier"}
+INSTEAD: dict[str, dict[str, Any]] = {
+    "auth.oauth": {"kind": "oauth2"},
+    "fields.<field>.parts": {"type": "text"},
+}
+"""What a single key needs beside it, in place of the former."""
 SIGNED_TIME = {"timestamp_header": {"signed": "{timestamp}.{body}"}}
 
 
@@ -228,12 +234,12 @@ def test_examples_of_keys_are_valid(key: str) -> None:
     value = yaml.safe_load(KEY_ROWS[key][2].strip("`"))
     place, _, name = key.rpartition(".")
     inner = {
-        **BESIDE.get(place, {}),
+        **INSTEAD.get(key, BESIDE.get(place, {})),
         **(SIGNED_TIME.get(name, {}) if "signature" in key else {}),
         name: value,
     }
     for part in reversed(place.split(".") if place else ()):
-        inner = {PLACES.get(part, part): inner}
+        inner = {PLACES.get(part, part): inner, **({"kind": "oauth2"} if part == "oauth" else {})}
     found: Any = Connection.model_validate(inner)
     if place == "" and name != "type":
         assert getattr(found, name) != KEYS[key].default

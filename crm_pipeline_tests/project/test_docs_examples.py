@@ -70,7 +70,8 @@ def test_connection_files_load(block: Block, tmp_path: Path) -> None:
     """Every piece of a connection file is one that the loader takes."""
     path = tmp_path / "connection.yaml"
     path.write_text(block.text, encoding="utf-8")
-    data, source = read_file(path, {})
+    environment = dict.fromkeys(re.findall(r"\$\{(\w+)\}", block.text), "from-the-environment")
+    data, source = read_file(path, environment)
     assert validate(data, source).model_fields_set
 
 

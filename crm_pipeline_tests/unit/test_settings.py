@@ -57,6 +57,7 @@ def test_defaults_are_those_of_the_documentation(tmp_path: Path) -> None:
         "external_crm_timezone": "UTC",
         "external_crm_first_day": date(2020, 1, 1),
         "external_crm_default_region": "ID",
+        "external_crm_token_key": None,
     }
 
 

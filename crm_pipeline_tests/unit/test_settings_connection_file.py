@@ -108,7 +108,7 @@ WRONG: list[tuple[str, str]] = [
     ("auth:\n  kind: none\n  secret: x\n", "crm.yaml:3: auth.secret: unknown key"),
     (
         "auth:\n  kind: bearr\n",
-        "crm.yaml:2: auth.kind: input should be 'none', 'bearer', 'header', 'basic' or 'query'",
+        "crm.yaml:2: auth.kind: input should be 'none', 'bearer', 'header', 'basic', 'query' or 'oauth2'",
     ),
     (
         "\n\nlisting:\n  page_size: 0\n",

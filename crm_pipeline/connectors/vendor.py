@@ -1,0 +1,77 @@
+"""What the vendors' connectors have in common: bodies of good answers, times, names of fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from itertools import islice
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from crm_pipeline.connection import Connection, FieldRule
+from crm_pipeline.connectors.base import CrmAnswerError
+from crm_pipeline.connectors.documents import document
+from crm_pipeline.connectors.session import Answer, problem_of
+from crm_pipeline.contact import BUILT_IN
+
+_T = TypeVar("_T")
+
+
+def body_of(answer: Answer, connection: Connection) -> dict[str, Any]:
+    """The object that a good answer holds.
+
+    Raises:
+        ConnectorError: the answer is not good, or holds none.
+    """
+    problem = problem_of(answer)
+    if problem is not None:
+        raise problem
+    found = document(answer, connection.limits.max_json_depth)
+    if not isinstance(found, dict):
+        raise CrmAnswerError("the answer is no JSON object")
+    return found
+
+
+def list_in(found: dict[str, Any], key: str) -> list[Any]:
+    """The list that an answer holds under a key.
+
+    Raises:
+        CrmAnswerError: there is none; an outage must not look like no records.
+    """
+    items = found.get(key)
+    if not isinstance(items, list):
+        raise CrmAnswerError(f"the answer holds no list of {key}")
+    return items
+
+
+def server_time(answer: Answer) -> datetime | None:
+    """The CRM's clock, from the ``Date`` header."""
+    try:
+        moment = parsedate_to_datetime(answer.headers["Date"])
+    except (KeyError, ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port of a URL."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def field_paths(connection: Connection) -> list[str]:
+    """Every place the mapping reads or writes, each once, in order."""
+    rules = {name: connection.fields.get(name, FieldRule()) for name in [*BUILT_IN, *connection.fields]}
+    paths: list[str] = []
+    for name, rule in rules.items():
+        usual = BUILT_IN[name].external_names if name in BUILT_IN and not rule.parts else ()
+        paths += [*(rule.names or usual), *(rule.parts or ()), *([rule.write] if rule.write else [])]
+    return list(dict.fromkeys(paths))
+
+
+def chunks(items: Sequence[_T], size: int) -> Iterator[list[_T]]:
+    """Items in portions."""
+    rest = iter(items)
+    while some := list(islice(rest, size)):
+        yield some
