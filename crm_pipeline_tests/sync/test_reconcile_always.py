@@ -24,11 +24,11 @@ from crm_pipeline_tests.sync.reconciling import (
     lose_contact,
     past_the_trigger,
 )
-from crm_pipeline_tests.sync.two_sides import KINDS, PHONES, TwoSides, empty
+from crm_pipeline_tests.sync.two_sides import KINDS, PHONES, Wide, empty
 from crm_pipeline_tests.sync.world import World
 
 
-class Watched(TwoSides):
+class Watched(Wide):
     """All that can happen to two sides, and somebody compares them after every step."""
 
     def compare(self) -> ReconcileReport:

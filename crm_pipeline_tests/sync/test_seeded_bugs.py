@@ -21,7 +21,7 @@ from sqlalchemy.engine import Engine
 from crm_pipeline.store import intents, landing, ledger, links, state
 from crm_pipeline.sync import absence, confirm, intend, look, merge, pull, push, recovery, settle
 from crm_pipeline.sync.arrivals import tombstone
-from crm_pipeline_tests.sync.two_sides import Narrow, TwoSides
+from crm_pipeline_tests.sync.two_sides import Narrow, Wide
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 nothing: Callable[..., None] = lambda *_args, **_kwargs: None  # noqa: E731 - what a bug does
@@ -93,7 +93,7 @@ def absence_is_delete(patch: pytest.MonkeyPatch) -> None:
 
 def trusts_the_payload(patch: pytest.MonkeyPatch) -> None:
     """A hint's own content is applied without reading the record back."""
-    patch.setattr(TwoSides, "read_back", False)
+    patch.setattr(Narrow, "read_back", False)
 
 
 def no_intent(patch: pytest.MonkeyPatch) -> None:
@@ -200,7 +200,7 @@ def test_the_model_catches(bug: Patch, sqlite_quick_engine: Engine, monkeypatch:
     """A run of the narrow or the wide model fails while the bug is in: they take turns, 100 runs each."""
     bug(monkeypatch)
     found: BaseException | None = None
-    for model in [Narrow, TwoSides] * 10:
+    for model in [Narrow, Wide] * 10:
         machine = type("Seeded", (model,), {"engine": sqlite_quick_engine})
         chosen = settings(
             stateful_step_count=model.steps,
