@@ -231,8 +231,8 @@ def _refused(status: int, told: Mapping[str, Any]) -> ConnectorError:
     if _THROTTLED in str(told.get("error_description", "")).lower() or status in {429, 503}:
         return TokenThrottledError("the CRM gives no new token now: too many were asked for")
     codes = [code for code in (told.get("error"), told.get("status")) if is_code(code)]
-    why = f": {codes[0]}" if codes else ""
-    return TokenRefusedError(f"the CRM gives no access token (status {status}{why}); see auth.oauth")
+    answer = f"{status}: {codes[0]}" if codes else str(status)
+    return TokenRefusedError(f"the CRM gives no access token (status {answer}); see auth.oauth")
 
 
 def _fits_header(value: str) -> bool:
