@@ -18,14 +18,20 @@ from sqlalchemy.exc import SQLAlchemyError
 from crm_pipeline import instants, jsonio
 from crm_pipeline.connectors.base import ConnectorError, Window
 from crm_pipeline.settings import PushMode, Settings, SettingsError, load_settings
-from crm_pipeline.status import StatusReader
+from crm_pipeline.status import UNKNOWN, StatusReader
 from crm_pipeline.store import contacts, landing, links, rejects, state, webhooks
 from crm_pipeline.store.engine import writing
 from crm_pipeline.store.rejects import NewReject
-from crm_pipeline.sync import events, pull, push, resolve
+from crm_pipeline.sync import events, forget, pull, push, resolve
 from crm_pipeline.sync.budget import SharedBudget, interactive
 from crm_pipeline.sync.context import Context, Progress, lease_held, no_progress
-from crm_pipeline.sync.errors import DisabledError, PushFailedError, RecordRejected, SyncError
+from crm_pipeline.sync.errors import (
+    DisabledError,
+    PushFailedError,
+    RecordRejected,
+    SyncError,
+    UnknownContactError,
+)
 from crm_pipeline.sync.hooks import HookedMapping
 from crm_pipeline.sync.mapping import FieldMapping, Translator
 from crm_pipeline.sync.merge import Side
@@ -266,6 +272,26 @@ class ExternalCrmService(StatusReader):
         """
         with self._leased("dismiss") as context, context.write() as tx:
             return rejects.dismiss(tx, context.name, ids, context.clock())
+
+    def forget(self, user_id: str) -> int:
+        """Remove everything that is kept of a person, and let no sync bring it back; how many rows.
+
+        The record in the CRM stays. Who is put into ``contacts`` again is known again.
+
+        Args:
+            user_id: any spelling of any id the person is or was known by.
+
+        Raises:
+            UnknownContactError: nothing is kept of anybody with this id.
+        """
+        with self._leased("forget") as context:
+            with context.read() as tx:
+                key = contacts.find(tx, self._spellings(user_id))
+            known = {*self._spellings(user_id), *(self._spellings(key) if key is not None else ())}
+            removed = forget.forget(context, known)
+        if not removed:
+            raise UnknownContactError(UNKNOWN)
+        return removed
 
     def resolve_conflict(self, conflict_id: int, winner: Side) -> None:
         """Settle a field for one side; the other hears of it with the next push.

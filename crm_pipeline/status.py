@@ -221,7 +221,7 @@ class StatusReader:
                 spellings = self._spellings(key)
             found = ledger.history(tx, self.connection.name, contacts.all_ids(tx, spellings))
         if key is None and not found:
-            raise UnknownContactError(_UNKNOWN)
+            raise UnknownContactError(UNKNOWN)
         return found
 
     # Lifetime.
@@ -272,7 +272,7 @@ class StatusReader:
         """The contact's id as stored, by any spelling of any id it is or was known by."""
         key = contacts.find(tx, self._spellings(user_id))
         if key is None:
-            raise UnknownContactError(_UNKNOWN)
+            raise UnknownContactError(UNKNOWN)
         return key
 
     def _spellings(self, user_id: str) -> Sequence[str]:
@@ -283,7 +283,7 @@ class StatusReader:
         return spellings
 
 
-_UNKNOWN = "there is no such contact"
+UNKNOWN = "there is no such contact"
 
 
 def _shown(moment: datetime | None) -> str | None:

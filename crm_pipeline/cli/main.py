@@ -15,6 +15,7 @@ from crm_pipeline.cli import (
     database,
     demo,
     dev,
+    forget,
     history,
     polling,
     reconcile,
@@ -43,6 +44,7 @@ app.command()(polling.polling)
 app.command()(serve.serve)
 app.command()(status.status)
 app.command()(history.history)
+app.command()(forget.forget)
 app.add_typer(rejects.app, name="rejects")
 app.add_typer(conflicts.app, name="conflicts")
 app.add_typer(database.app, name="db")

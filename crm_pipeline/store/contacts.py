@@ -206,6 +206,13 @@ def count(tx: Connection) -> int:
     return tx.execute(sa.select(sa.func.count()).select_from(contacts)).scalar_one()
 
 
+def unlinked_ids(tx: Connection, connection: str) -> list[str]:
+    """Ids of contacts that the CRM has still to hear of and that are linked to no record."""
+    linked = sa.exists().where(links.c.contact_id == contacts.c.id, links.c.connection == connection)
+    query = sa.select(contacts.c.id).where(sa.text("row_version <> pushed_version"), ~linked)
+    return list(tx.execute(query).scalars())
+
+
 def oddly_spelled(tx: Connection, after: str, limit: int) -> list[str]:
     """Ids of unlinked contacts in a spelling of another program's own, with no alias yet; in order."""
     key = contacts.c.id

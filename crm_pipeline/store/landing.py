@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from crm_pipeline.store import forgotten
 from crm_pipeline.store.tables import contacts, links
 from crm_pipeline.store.tables import external_records as records
 
@@ -24,6 +25,8 @@ class Arrival:
     payload: str
     deleted: bool
     read_at: datetime
+    identity: str | None = None
+    """The WhatsApp id it names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +65,11 @@ def land(tx: Connection, connection: str, arrivals: Iterable[Arrival], run_id: s
     """Store what is new; content that is already the current one costs nothing.
 
     What was read last counts, whatever its modified time: a CRM's clock may be set back.
+    Of people who were forgotten nothing is stored or counted.
     """
     newest: dict[str, Arrival] = {}
     total = 0
-    for arrival in arrivals:
+    for arrival in _of_known(tx, connection, list(arrivals)):
         total += 1
         newest[arrival.external_id] = arrival
     known = _current(tx, connection, list(newest))
@@ -217,6 +221,14 @@ def standings(tx: Connection, connection: str, external_ids: Sequence[str]) -> d
     return {key: Standing(*rest) for key, *rest in tx.execute(query)}
 
 
+def _of_known(tx: Connection, connection: str, arrivals: Sequence[Arrival]) -> Iterable[Arrival]:
+    if not forgotten.any_of(tx, connection):
+        return arrivals
+    names = {name for each in arrivals for name in (each.external_id, each.identity) if name is not None}
+    gone = forgotten.among(tx, connection, names)
+    return (each for each in arrivals if each.external_id not in gone and each.identity not in gone)
+
+
 def _current(tx: Connection, connection: str, external_ids: list[str]) -> dict[str, Any]:
     query = sa.select(
         records.c.id, records.c.external_id, records.c.content_hash, records.c.modified_at
@@ -242,6 +254,13 @@ def _row(arrival: Arrival, connection: str, run_id: str) -> dict[str, Any]:
         "run_id": run_id,
         "current": True,
     }
+
+
+def each_payload(tx: Connection, connection: str) -> Iterator[tuple[str, str]]:
+    """External id and payload of every record that landed, in all versions."""
+    query = sa.select(records.c.external_id, records.c.payload).where(records.c.connection == connection)
+    for row in tx.execute(query, execution_options={"yield_per": 1000}):
+        yield row.external_id, row.payload
 
 
 def payload(tx: Connection, row_id: int) -> str | None:

@@ -246,6 +246,16 @@ connections = sa.Table(
     sa.Column("last_full_read_at", Instant),
 )
 
+forgotten = sa.Table(
+    "forgotten",
+    metadata,
+    _connection(key=True),
+    # Of an id of somebody who was forgotten, here or in the CRM.
+    sa.Column("digest", sa.Text, primary_key=True),
+    # The same for all ids of one person.
+    sa.Column("person", sa.Text, nullable=False),
+)
+
 leases = sa.Table(
     "leases",
     metadata,

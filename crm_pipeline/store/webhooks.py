@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -225,6 +225,13 @@ def restore(
         .where(*where)
         .values(payload=payload, content_hash=content_hash, outcome=outcome, attempts=0, next_attempt_at=None)
     )
+
+
+def each_payload(tx: Connection, connection: str) -> Iterator[tuple[str, str]]:
+    """Name and payload of every event."""
+    query = sa.select(events.c.event_id, events.c.payload).where(events.c.connection == connection)
+    for row in tx.execute(query, execution_options={"yield_per": 1000}):
+        yield row.event_id, row.payload
 
 
 def payload(tx: Connection, connection: str, event_id: str) -> str | None:

@@ -198,6 +198,11 @@ class FieldMapping:
             return value.replace(".000000Z", "Z")
         return instants.from_text(value).astimezone(self._time_zone).strftime(self._time_format)
 
+    def whose(self, record: Any) -> str | None:
+        """The WhatsApp id a record names; None where it names no usable one."""
+        found = self._identity(record, {}).get("id") if isinstance(record, dict) else None
+        return found if isinstance(found, str) else None
+
     def _identity(self, record: dict[str, Any], reasons: dict[str, str]) -> Values:
         """The first usable id; a record whose ids are all empty simply has none."""
         for path in self._id.paths:

@@ -13,6 +13,7 @@ from crm_pipeline.store import landing, state
 from crm_pipeline.sync.absence import Seen, ask_for_rivals, note_absent
 from crm_pipeline.sync.arrivals import arrivals
 from crm_pipeline.sync.context import Context, Progress, no_progress
+from crm_pipeline.sync.forget import readmit
 from crm_pipeline.sync.reports import Report
 
 RESUMABLE_FOR = timedelta(hours=12)
@@ -77,6 +78,7 @@ def pull_new(context: Context, progress: Progress = no_progress) -> Report:
     """
     report = Report("pull")
     with _timed(context, report):
+        readmit(context)
         with context.read() as tx:
             stored = state.load(tx, context.name)
         resumed = _resumed(stored, context.clock())

@@ -11,6 +11,7 @@ from crm_pipeline.store.contacts import StoredContact
 from crm_pipeline.sync.confirm import Confirmation
 from crm_pipeline.sync.context import Context, Progress, no_progress
 from crm_pipeline.sync.events import apply_all
+from crm_pipeline.sync.forget import readmit
 from crm_pipeline.sync.intend import intend
 from crm_pipeline.sync.look import Look
 from crm_pipeline.sync.recovery import recover
@@ -35,9 +36,10 @@ def push_changed(
     report = Report("push")
     started, calls = time.monotonic(), context.connector.calls
     try:
+        known_again = readmit(context)
         apply_all(context)
         report.pending = recover(context)
-        look = Look(context, done=just_pulled)
+        look = Look(context, done=just_pulled and not known_again)
         with context.read() as tx:
             total = 1 if only else contacts.count_to_push(tx, context.name, context.clock())
         after = ""

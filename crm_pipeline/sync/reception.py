@@ -12,7 +12,7 @@ from sqlalchemy.engine import Engine
 
 from crm_pipeline import jsonio
 from crm_pipeline.connection import Connection
-from crm_pipeline.store import rejects, webhooks
+from crm_pipeline.store import forgotten, rejects, webhooks
 from crm_pipeline.store.engine import writing
 from crm_pipeline.store.rejects import NewReject
 from crm_pipeline.store.webhooks import NewEvent, StoredEvent
@@ -100,6 +100,7 @@ class Reception:
             identity if isinstance(identity, str) else None,
             record_id,
             hint,
+            {name for name in (record_id, self.mapping.whose(arrival.payload)) if name is not None},
         )
 
 
@@ -116,6 +117,8 @@ class _Read:
     external_id: str | None
     hint: bool
     """What it says does not count: its record is read from the CRM when it is applied."""
+    names: set[str]
+    """Whatever it names somebody by."""
 
 
 class _Desk:
@@ -130,6 +133,7 @@ class _Desk:
         work = Workset(tx, name, reception.mapping)
         work.load([each.external_id for each in read if each.external_id], identities, self.now, lock=False)
         self._work = work
+        self._forgotten = forgotten.among(tx, name, {each for one in read for each in one.names})
         self._settler = Settler(work, reception.mapping, reception.connection, self.now)
         self.new: list[NewEvent] = []
         self.rejects: list[NewReject] = []
@@ -143,6 +147,8 @@ class _Desk:
         if known is not None:
             return _again(known, read)
         event_id = read.arrival.event_id or secrets.token_hex(_ID_BYTES)
+        if read.names & self._forgotten:
+            return Receipt(event_id, None, "skipped", "applied")
         action, reasons = self._action(read)
         stored = self._keep(read, event_id, action, reasons)
         return Receipt(event_id, stored.contact_id, action, _status(stored), reasons=reasons)

@@ -18,7 +18,7 @@ def note_odd_spellings(tx: Transaction, region: str, now: datetime) -> None:
     """Contacts other programs stored under ``+62 8…`` are known by their one id, too."""
     after = ""
     while odd := contacts.oddly_spelled(tx, after, _TOGETHER):
-        found = _canonical(odd, region)
+        found = canonical_ids(odd, region)
         taken = contacts.existing(tx, found.values())
         contacts.add_aliases(tx, {known: key for key, known in found.items() if known not in taken}, now)
         after = odd[-1]
@@ -36,11 +36,11 @@ def twins(
     The one that has it is the linked one, or else the one in the canonical spelling; it is known by
     its canonical id from now on.
     """
-    spelled = _canonical(unlinked, region)
+    spelled = canonical_ids(unlinked, region)
     if not spelled:
         return set()
     rivals = contacts.existing(tx, {*spelled.values(), *contacts.resolve(tx, set(spelled.values())).values()})
-    spelled |= _canonical(rivals, region)
+    spelled |= canonical_ids(rivals, region)
     linked = {link.contact_id for link in links.load_by_contact(tx, connection, rivals)}
     groups: dict[str, list[str]] = defaultdict(list)
     for key, known in spelled.items():
@@ -54,7 +54,7 @@ def twins(
     return {key for key in unlinked if key in spelled and owners[spelled[key]] != key}
 
 
-def _canonical(keys: Collection[str], region: str) -> dict[str, str]:
+def canonical_ids(keys: Collection[str], region: str) -> dict[str, str]:
     """The one id behind each of these; without those that are no ids at all."""
     found = {}
     for key in keys:

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Engine
 from crm_pipeline_tests.sync.two_sides import Narrow, Wide
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("model", [Wide, Narrow], ids=["wide", "narrow"])
 def test_it_converges(model: type[Narrow], quick_engine: Engine) -> None:
     """Wide: three contacts, all that can happen. Narrow: one contact, edits and crashes."""

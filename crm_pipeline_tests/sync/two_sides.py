@@ -30,11 +30,12 @@ from crm_pipeline.store.engine import writing
 from crm_pipeline.store.tables import metadata
 from crm_pipeline.sync.context import Context, lease_held
 from crm_pipeline.sync.events import apply_all
+from crm_pipeline.sync.forget import forget
 from crm_pipeline.sync.mapping import FieldMapping
 from crm_pipeline.sync.pull import pull_new
 from crm_pipeline.sync.push import push_changed
 from crm_pipeline_tests.fakes import Crash, FakeClock, FakeCrm
-from crm_pipeline_tests.sync.world import World
+from crm_pipeline_tests.sync.world import WRITTEN_BY_SYNC, World
 
 FIELDS = {"notes": "notes", "nama": "name"}
 """Contact field -> the CRM's name for it."""
@@ -119,6 +120,8 @@ class Ghost:
     unmapped: dict[str, str] = field(default_factory=dict)
     deleted_here: set[str] = field(default_factory=set)
     deleted_there: set[str] = field(default_factory=set)
+    forgotten: set[str] = field(default_factory=set)
+    """People of whom nothing may be kept."""
     unanswered: set[tuple[str, str | None]] = field(default_factory=set)
     """Phone and value of writes whose answer we never got: nobody can tell who saw them there."""
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -243,9 +246,10 @@ class Narrow(RuleBasedStateMachine):
 
     @invariant()
     def the_watermark_never_goes_back(self) -> None:
-        """CURSOR: nor does it pass what the CRM has stamped."""
+        """CURSOR: but where a pull of everything is asked for."""
         for row in self.world.rows("connections"):
             if row["watermark"] is None:
+                self.ghost.watermark = None  # everything is read anew
                 continue
             assert self.ghost.watermark is None or row["watermark"] >= self.ghost.watermark
             self.ghost.watermark = row["watermark"]
@@ -289,6 +293,7 @@ class Narrow(RuleBasedStateMachine):
             statement = f"UPDATE contacts SET {name} = :value WHERE id = :id"  # noqa: S608 - one of FIELDS
         else:
             statement = f"INSERT INTO contacts (id, {name}) VALUES (:id, :value)"  # noqa: S608 - see above
+            self.ghost.forgotten.discard(phone)
         self.world.sql(statement, value=value, id=phone)
         self.ghost.edits.append(Edit(phone, name, "internal", value, over))
 
@@ -438,6 +443,27 @@ class Wide(Narrow):
         phone = self.phones[number % len(self.phones)]
         self.world.sql("DELETE FROM contacts WHERE id = :id", id=phone)
         self.ghost.deleted_here.add(phone)
+
+    @rule(number=st.integers(0, 2))
+    def somebody_is_forgotten(self, number: int) -> None:
+        """A person asks to be removed; the record stays in the CRM, where sales goes on."""
+        phone = self.phones[number % len(self.phones)]
+        context = self.world.context()
+        with lease_held(context):
+            with context.write() as tx:
+                state.ensure(tx, context.name, polling=False)
+            known = forget(context, [phone]) > 0
+        if known:
+            self.ghost.deleted_here.add(phone)
+            self.ghost.deleted_there.add(phone)
+            self.ghost.forgotten.add(phone)
+
+    @invariant()
+    def nothing_is_kept_of_the_forgotten(self) -> None:
+        """ERASE: no copy anywhere, and no sync makes one."""
+        kept = repr([self.world.rows(table) for table in (*WRITTEN_BY_SYNC, "webhook_events")])
+        for phone in self.ghost.forgotten:
+            assert phone not in kept, "a copy was kept of somebody who was forgotten"
 
     @rule(number=st.integers(0, 5), times=st.integers(1, 3))
     def hint_arrives(self, number: int, times: int) -> None:
