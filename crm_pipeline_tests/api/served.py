@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
+import shlex
 import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -22,7 +25,11 @@ from crm_pipeline.api.protocol import Bounds, listen, server, url_of
 from crm_pipeline.service import ExternalCrmService
 from crm_pipeline.settings import load_settings
 from crm_pipeline.store.engine import writing
+from crm_pipeline_tests.project import pages
 
+PAGES_URL = "http://127.0.0.1:8080"
+PAGES_KEY, PAGES_SECRET = "a-long-random-key", "another-long-random-text"
+"""What the documentation calls them."""
 KEY = "key-of-the-tests"
 OLD_KEY = "key-from-before"
 SECRET = "secret-of-the-tests"
@@ -154,6 +161,25 @@ def _receive(connection: socket.socket) -> bytes:
     received = connection.recv(65536)
     assert received, "the connection ended before the answer did"
     return received
+
+
+def curl_lines(page: Path, part: str) -> list[str]:
+    """Lines of a page that call our API, with this in their address."""
+    lines = [line for block in pages.blocks(page, "sh") for line in block.text.splitlines()]
+    return [line for line in lines if line.startswith("curl") and PAGES_URL in line and part in line]
+
+
+def curl(line: str, api: Served) -> requests.Response:
+    """Do what a curl line of a page does, here, with the key and the secret of the tests."""
+    line = line.replace(PAGES_URL, api.url).replace(PAGES_KEY, KEY).replace(PAGES_SECRET, SECRET)
+    reader = argparse.ArgumentParser()
+    reader.add_argument("url")
+    reader.add_argument("-X", dest="method", default="GET")
+    reader.add_argument("-H", dest="headers", action="append", default=[])
+    reader.add_argument("-d", dest="data")
+    said = reader.parse_args(shlex.split(line)[1:])
+    headers = dict(header.split(": ", 1) for header in said.headers)
+    return api.session.request(said.method, said.url, headers=headers, data=said.data, timeout=PATIENCE)
 
 
 @contextmanager

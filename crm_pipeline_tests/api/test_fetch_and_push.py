@@ -18,8 +18,9 @@ from crm_pipeline.api.protocol import Bounds
 from crm_pipeline.simulators.faults import Faults
 from crm_pipeline.simulators.generic import CONTACTS_PATH, CrmOptions, GenericCrm, create_app
 from crm_pipeline.simulators.serve import running
-from crm_pipeline_tests.api.served import SETTINGS, Served, eventually, serving
+from crm_pipeline_tests.api.served import RECORD, SETTINGS, Served, curl, curl_lines, eventually, serving
 from crm_pipeline_tests.databases import SqliteDatabases
+from crm_pipeline_tests.project.pages import DOCS
 
 FETCH = "/api/external/fetch"
 PUSH = "/api/external/push/"
@@ -97,6 +98,23 @@ def test_a_fetch_is_a_run_that_is_waited_for(world: World, first: requests.Respo
     assert (run.run_id, run.job_name, run.status) == (told["runId"], "pull_job", dg.DagsterRunStatus.SUCCESS)
     assert "dagster/asset_partition_range_start" in run.tags
     assert run.tags["crm/request_id"] == answer.headers["X-Request-Id"]
+
+
+@pytest.mark.usefixtures("first")
+def test_the_lines_of_the_page_work(world: World) -> None:
+    """Each curl line, as printed but for address, key and secret; the status line last."""
+    lines = curl_lines(DOCS / "http-api.md", "/api/external/")
+    assert len(lines) == 5
+    told = {}
+    for line in lines:
+        if "evt-1" in line:
+            world.api.post(RECORD, headers={"webhook-id": "evt-1"})
+        answer = curl(line, world.api)
+        assert answer.status_code == 200, line
+        told[line.split("/api/external/")[1].split("/")[0].split()[0]] = answer.json()
+    assert told["push"]["userId"] == "6281000000001@c.us"
+    assert told["fetch"]["success"] is True
+    assert told["status"]["configured"] is True
 
 
 @pytest.mark.usefixtures("first")

@@ -214,6 +214,13 @@ OLD_BODY = (
             CLIENT_BODY,
             "4fe4e3a7d3cf09db53be39d0a58130e2aaba074ec123a9e355b876a689a1c383",
         ),
+        (
+            "hubspot_v2",
+            "v2",
+            "POST",
+            b'{"example_field":"example_value"}',
+            "9569219f8ba981ffa6f6f16aa0f48637d35d728c7e4d93d0d52efaa512af7900",
+        ),
         ("hubspot_v2", "v2", "GET", b"", "eee2dddcc73c94d699f5e395f4b9d454a069a6855fbfa152e91e88823087200e"),
     ],
 )

@@ -16,8 +16,9 @@ from crm_pipeline.api import soap
 from crm_pipeline.api.problems import Problem
 from crm_pipeline.settings import SettingsError
 from crm_pipeline_tests.api.conftest import Serve
-from crm_pipeline_tests.api.served import KEY, SECRET, WEBHOOK, Served, eventually
+from crm_pipeline_tests.api.served import KEY, SECRET, WEBHOOK, Served, curl, curl_lines, eventually
 from crm_pipeline_tests.fakes import FakeCrm
+from crm_pipeline_tests.project.pages import DOCS
 
 ONE, TWO = "6281100000001@c.us", "6281100000002@c.us"
 XML = {"Content-Type": "text/xml; charset=UTF-8"}
@@ -399,6 +400,21 @@ def test_formats_that_cannot_work_do_not_start(vendor: Any, webhook: str) -> Non
     """Told when it starts, with the key that is wrong."""
     with pytest.raises(SettingsError, match="webhook"):
         vendor(webhook, external_crm_webhook_secret=CLIENT_SECRET)
+
+
+@pytest.mark.parametrize(
+    "webhook, part",
+    [
+        ("{format: salesforce, organization: 00D000000000001AAA}", "?secret="),
+        ("{format: zoho}", "/webhook -H"),
+    ],
+)
+def test_the_lines_of_the_page_work(vendor: Any, webhook: str, part: str) -> None:
+    """Each curl line, as printed but for address and secret."""
+    (line,) = curl_lines(DOCS / "webhooks.md", part)
+    api = vendor(webhook)
+    assert curl(line, api).status_code == 200
+    assert [row[1:] for row in outcomes(api)] == [("created", None)]
 
 
 def test_hints_that_say_the_same_are_not_folded(vendor: Any, crm: FakeCrm) -> None:
