@@ -59,6 +59,9 @@ def test_the_commands_are_those_of_the_documentation() -> None:
         "db status",
         "simulate",
         "simulate generic",
+        "simulate hubspot",
+        "simulate salesforce",
+        "simulate zoho",
         "demo",
         "dev",
     }
