@@ -38,7 +38,8 @@ _LONGEST_URL = 6_000
 _REFUSED = frozenset({400, 404, 409, 410, 414, 422})
 _MULTI = 207
 _PREFIX = "properties."
-_ALWAYS = ("hs_object_id", "lastmodifieddate")
+_MERGED = "hs_merged_object_ids"
+_ALWAYS = ("hs_object_id", "lastmodifieddate", _MERGED)
 _OBJECTS_PATH = re.compile(r"/crm/(v[0-9]+/objects|objects/[0-9-]+)/[\w-]+")
 
 
@@ -129,6 +130,7 @@ class HubSpotConnector:
         found = body_of(answer, self._connection)
         records = [self._reader.record(item) for item in list_in(found, "results")]
         following = search.after(records, _after(found), found.get("total"))
+        records += [loser for record in records for loser in _losers(record)]
         if following is not None:
             return answer, records, following.place()
         return answer, records, {"by": "archive"} if window.since is not None else None
@@ -185,6 +187,18 @@ def _archived_in(record: Record, window: Window) -> bool:
         return True
     before = window.until is None or moment < window.until
     return before and (window.since is None or moment >= window.since)
+
+
+def _losers(record: Record) -> list[Record]:
+    """Records that were merged into this one: they are nowhere listed as archived."""
+    properties = record.payload.get("properties") if isinstance(record.payload, dict) else None
+    text = properties.get(_MERGED) if isinstance(properties, dict) else None
+    names = [name.strip() for name in str(text or "").split(";")]
+    return [
+        Record({"mergedInto": record.external_id}, name, record.modified_at, deleted=True)
+        for name in names
+        if name.isdecimal() and name != record.external_id
+    ]
 
 
 def _is_missing(error: Any) -> bool:
