@@ -15,7 +15,9 @@ from crm_pipeline.cli import (
     database,
     demo,
     dev,
+    doctor,
     history,
+    mapping,
     reconcile,
     rejects,
     serve,
@@ -40,7 +42,9 @@ app.command()(syncing.sync)
 app.command()(reconcile.reconcile)
 app.command()(serve.serve)
 app.command()(status.status)
+app.command()(doctor.doctor)
 app.command()(history.history)
+app.add_typer(mapping.app, name="mapping")
 app.add_typer(rejects.app, name="rejects")
 app.add_typer(conflicts.app, name="conflicts")
 app.add_typer(database.app, name="db")

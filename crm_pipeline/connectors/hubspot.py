@@ -15,6 +15,7 @@ from crm_pipeline import instants
 from crm_pipeline.connection import Connection
 from crm_pipeline.connectors.base import (
     CrmAnswerError,
+    CrmField,
     Page,
     Record,
     Resume,
@@ -102,6 +103,11 @@ class HubSpotConnector:
         """Write up to ``batch_size`` records. See ``Connector.write``."""
         return self._writer.write(writes)
 
+    def schema(self) -> list[CrmField] | None:
+        """The properties of contacts. See ``Connector.schema``."""
+        answer = self._session.send("GET", _properties_url(self._url))
+        return [_field(each) for each in list_in(body_of(answer, self._connection), "results")]
+
     def close(self) -> None:
         """Give connections back."""
         self._session.close()
@@ -168,6 +174,36 @@ def _contacts_url(connection: Connection) -> str:
     path = urlsplit(connection.base_url).path
     found = _OBJECTS_PATH.search(path)
     return origin_of(connection.base_url) + (found[0] if found else connection.listing.path)
+
+
+_KINDS = {
+    "string": "text",
+    "phone_number": "text",
+    "number": "number",
+    "date": "time",
+    "datetime": "time",
+    "enumeration": "choice",
+    "bool": "boolean",
+}
+
+
+def _properties_url(contacts: str) -> str:
+    """Where properties are described, of the same version."""
+    base, _, version = contacts.rpartition("/")[0].replace("/objects", "").rpartition("/")
+    dated = not version.startswith("v")
+    return f"{base}/properties/{version}/contacts" if dated else f"{base}/{version}/properties/contacts"
+
+
+def _field(told: dict[str, Any]) -> CrmField:
+    meta = told.get("modificationMetadata")
+    fixed = bool(told.get("calculated")) or (isinstance(meta, dict) and meta.get("readOnlyValue") is True)
+    return CrmField(
+        f"{_PREFIX}{told.get('name')}",
+        _KINDS.get(str(told.get("type")), ""),
+        not fixed,
+        told.get("hasUniqueValue") is True,
+        tuple(str(option.get("value")) for option in told.get("options") or ()),
+    )
 
 
 def _after(found: Mapping[str, Any]) -> str | None:

@@ -12,6 +12,7 @@ from crm_pipeline.connectors.auth import without_param
 from crm_pipeline.connectors.base import (
     ConnectorError,
     CrmAnswerError,
+    CrmField,
     CrmRefusedError,
     Page,
     Record,
@@ -106,6 +107,10 @@ class RestConnector:
     def write(self, writes: Sequence[Write]) -> list[WriteResult]:
         """Write up to ``batch_size`` records. See ``Connector.write``."""
         return self._writer.write(writes)
+
+    def schema(self) -> list[CrmField] | None:
+        """Nothing: a CRM known from a file does not describe itself. See ``Connector.schema``."""
+        return None
 
     def close(self) -> None:
         """Give connections back."""
