@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
+import orjson
+
 from crm_pipeline import instants
 from crm_pipeline.connection import Connection
 from crm_pipeline.connectors.address import UnaddressableError
@@ -93,7 +95,10 @@ class RestConnector:
         lookup = self._connection.writing.lookup
         if lookup is None:
             return None
-        params = {**self._connection.listing.params, lookup.param: unique_value}
+        value = unique_value
+        if lookup.template != "{value}":
+            value = lookup.template.replace("{value}", orjson.dumps(value).decode()[1:-1])
+        params = {**self._connection.listing.params, **lookup.params, lookup.param: value}
         answer = self._session.send("GET", self._session.address.at(lookup.path), params=params)
         found = self._document(answer)
         records = self._reader.looked_up(found)
