@@ -122,6 +122,8 @@ class TimeFilter(_Section):
     zone: ZoneName = "UTC"
     template: str = "{time}"
     """The parameter's value, with ``{time}`` where the time goes: ``modified gt {time}``."""
+    params: dict[str, str] = Field(default_factory=dict)
+    """Parameters that go with it, and only with it."""
 
 
 class Listing(_Section):
@@ -207,6 +209,10 @@ class Lookup(_Section):
     path: str = ""
     param: str
     """Query parameter that carries the contact's WhatsApp id as the CRM writes it."""
+    template: str = "{value}"
+    """The parameter's value, with ``{value}`` where the id goes; there it is escaped as in JSON."""
+    params: dict[str, str] = Field(default_factory=dict)
+    """Parameters that go with it."""
 
 
 class Writing(_Section):
@@ -305,6 +311,8 @@ class Signature(_Section):
     """What is signed: ``{body}``, with ``{timestamp}``, ``{id}``, ``{method}`` and ``{url}``."""
     algorithm: Literal["sha256", "sha384", "sha512", "sha1"] = "sha256"
     encoding: Literal["hex", "base64"] = "hex"
+    wrapped: Literal["base64"] | None = None
+    """What the whole of ``value`` is written in, in the header."""
     timestamp_header: str | None = None
     """For a time that is not in ``value``."""
     timestamp_unit: Literal["seconds", "milliseconds"] = "seconds"
@@ -453,6 +461,14 @@ class Connection(_Section):
     timezone: ZoneName = "UTC"
     """Zone of external times that carry none."""
     default_region: Region = "ID"
+
+    @model_validator(mode="after")
+    def _filters_do_not_hide_each_other(self) -> Connection:
+        since, before = self.listing.modified_since, self.listing.modified_before
+        if since is not None and before is not None and since.param == before.param:
+            msg = "listing.modified_before: needs another 'param' than modified_since, or leave it out"
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _selected_fields_exist(self) -> Connection:

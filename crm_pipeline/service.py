@@ -24,6 +24,7 @@ from crm_pipeline.store.engine import writing
 from crm_pipeline.store.rejects import NewReject
 from crm_pipeline.sync import events, forget, pull, push, resolve
 from crm_pipeline.sync.budget import SharedBudget, interactive
+from crm_pipeline.sync.checkup import Finding, Grade, look_at_crm, look_at_database
 from crm_pipeline.sync.context import Context, Progress, lease_held, no_progress
 from crm_pipeline.sync.errors import (
     DisabledError,
@@ -35,6 +36,7 @@ from crm_pipeline.sync.errors import (
 from crm_pipeline.sync.hooks import HookedMapping
 from crm_pipeline.sync.mapping import FieldMapping, Translator
 from crm_pipeline.sync.merge import Side
+from crm_pipeline.sync.preview import Preview, preview
 from crm_pipeline.sync.reception import Arrival, Receipt, Reception
 from crm_pipeline.sync.reports import Counts, Report
 from crm_pipeline.sync.tokens import StoredTokens
@@ -241,6 +243,27 @@ class ExternalCrmService(StatusReader):
                 "reconcile",
                 lambda: reconcile(context, repair=repair, patience=patience, progress=progress),
             )
+
+    # What helps to set it up.
+
+    def doctor(self) -> list[Finding]:
+        """Look at everything a sync needs: settings, database, CRM, its fields against the mapping."""
+        found = [
+            Finding("settings", Grade.GOOD, "read")
+            if self.settings.external_crm_enabled
+            else Finding("settings", Grade.DOUBTFUL, "switched off", "set EXTERNAL_CRM_ENABLED=true"),
+            look_at_database(self.engine),
+        ]
+        if not self.connection.base_url:
+            return [*found, Finding("CRM", Grade.BAD, "no URL is set", "set EXTERNAL_CRM_API_URL")]
+        return [*found, *look_at_crm(self.connection, self.mapping, self._connected, self._budget)]
+
+    def preview(self, record: Any) -> Preview:
+        """What the mapping makes of one record, and why."""
+        return preview(self.mapping, self._translator(), record)
+
+    def _connected(self) -> Connector:
+        return self.connector
 
     # What a person decides.
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from crm_pipeline.connectors.base import (
+    CrmField,
     CrmUnavailableError,
     Page,
     Record,
@@ -128,6 +129,10 @@ class FakeCrm:
         self.calls += 1
         now = [self.merged.get(key, key) for key in external_ids]
         return [self.record(key) for key in dict.fromkeys(now) if key in self.records]
+
+    def schema(self) -> list[CrmField] | None:
+        """It does not describe itself."""
+        return None
 
     def find(self, unique_value: str) -> list[Record] | None:
         """By phone."""

@@ -162,7 +162,8 @@ def _hmac(signature: Signature, keys: Sequence[bytes]) -> Verifier:
     unit = 1000 if signature.timestamp_unit == "milliseconds" else 1
 
     def verify(message: Message, now: float) -> Proof | None:
-        sent = pattern.fullmatch(message.header(signature.header) or b"")
+        said = message.header(signature.header) or b""
+        sent = pattern.fullmatch((_from_base64(said) or b"") if signature.wrapped else said)
         if sent is None:
             return None
         found = sent.groupdict()

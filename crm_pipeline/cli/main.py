@@ -15,8 +15,10 @@ from crm_pipeline.cli import (
     database,
     demo,
     dev,
+    doctor,
     forget,
     history,
+    mapping,
     polling,
     reconcile,
     rejects,
@@ -43,8 +45,10 @@ app.command()(reconcile.reconcile)
 app.command()(polling.polling)
 app.command()(serve.serve)
 app.command()(status.status)
+app.command()(doctor.doctor)
 app.command()(history.history)
 app.command()(forget.forget)
+app.add_typer(mapping.app, name="mapping")
 app.add_typer(rejects.app, name="rejects")
 app.add_typer(conflicts.app, name="conflicts")
 app.add_typer(database.app, name="db")

@@ -67,6 +67,20 @@ class Write:
     what we have not seen."""
 
 
+@dataclass(frozen=True, slots=True)
+class CrmField:
+    """One field of the CRM's records, as the CRM describes it."""
+
+    path: str
+    """Where a record holds it."""
+    kind: str = ""
+    """``text``, ``number``, ``time``, ``choice`` or ``boolean``; empty where it is none of them."""
+    writable: bool = True
+    unique: bool = False
+    options: tuple[str, ...] = ()
+    """What a choice takes."""
+
+
 class WriteStatus(StrEnum):
     """What became of one write."""
 
@@ -173,6 +187,13 @@ class Connector(Protocol):
         Raises:
             CrmRefusedError: it refuses us (credentials, permission, address), and nothing
                 of this call was applied.
+        """
+
+    def schema(self) -> list[CrmField] | None:
+        """The fields of the CRM's records; None where it does not describe them.
+
+        Raises:
+            ConnectorError: no answer.
         """
 
     def close(self) -> None:

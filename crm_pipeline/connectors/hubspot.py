@@ -15,6 +15,7 @@ from crm_pipeline import instants
 from crm_pipeline.connection import Connection
 from crm_pipeline.connectors.base import (
     CrmAnswerError,
+    CrmField,
     Page,
     Record,
     Resume,
@@ -38,7 +39,8 @@ _LONGEST_URL = 6_000
 _REFUSED = frozenset({400, 404, 409, 410, 414, 422})
 _MULTI = 207
 _PREFIX = "properties."
-_ALWAYS = ("hs_object_id", "lastmodifieddate")
+_MERGED = "hs_merged_object_ids"
+_ALWAYS = ("hs_object_id", "lastmodifieddate", _MERGED)
 _OBJECTS_PATH = re.compile(r"/crm/(v[0-9]+/objects|objects/[0-9-]+)/[\w-]+")
 
 
@@ -101,6 +103,11 @@ class HubSpotConnector:
         """Write up to ``batch_size`` records. See ``Connector.write``."""
         return self._writer.write(writes)
 
+    def schema(self) -> list[CrmField] | None:
+        """The properties of contacts. See ``Connector.schema``."""
+        answer = self._session.send("GET", _properties_url(self._url))
+        return [_field(each) for each in list_in(body_of(answer, self._connection), "results")]
+
     def close(self) -> None:
         """Give connections back."""
         self._session.close()
@@ -129,6 +136,7 @@ class HubSpotConnector:
         found = body_of(answer, self._connection)
         records = [self._reader.record(item) for item in list_in(found, "results")]
         following = search.after(records, _after(found), found.get("total"))
+        records += [loser for record in records for loser in _losers(record)]
         if following is not None:
             return answer, records, following.place()
         return answer, records, {"by": "archive"} if window.since is not None else None
@@ -168,6 +176,36 @@ def _contacts_url(connection: Connection) -> str:
     return origin_of(connection.base_url) + (found[0] if found else connection.listing.path)
 
 
+_KINDS = {
+    "string": "text",
+    "phone_number": "text",
+    "number": "number",
+    "date": "time",
+    "datetime": "time",
+    "enumeration": "choice",
+    "bool": "boolean",
+}
+
+
+def _properties_url(contacts: str) -> str:
+    """Where properties are described, of the same version."""
+    base, _, version = contacts.rpartition("/")[0].replace("/objects", "").rpartition("/")
+    dated = not version.startswith("v")
+    return f"{base}/properties/{version}/contacts" if dated else f"{base}/{version}/properties/contacts"
+
+
+def _field(told: dict[str, Any]) -> CrmField:
+    meta = told.get("modificationMetadata")
+    fixed = bool(told.get("calculated")) or (isinstance(meta, dict) and meta.get("readOnlyValue") is True)
+    return CrmField(
+        f"{_PREFIX}{told.get('name')}",
+        _KINDS.get(str(told.get("type")), ""),
+        not fixed,
+        told.get("hasUniqueValue") is True,
+        tuple(str(option.get("value")) for option in told.get("options") or ()),
+    )
+
+
 def _after(found: Mapping[str, Any]) -> str | None:
     """Where the next page starts: the last page has no ``paging``."""
     paging = found.get("paging")
@@ -185,6 +223,18 @@ def _archived_in(record: Record, window: Window) -> bool:
         return True
     before = window.until is None or moment < window.until
     return before and (window.since is None or moment >= window.since)
+
+
+def _losers(record: Record) -> list[Record]:
+    """Records that were merged into this one: they are nowhere listed as archived."""
+    properties = record.payload.get("properties") if isinstance(record.payload, dict) else None
+    text = properties.get(_MERGED) if isinstance(properties, dict) else None
+    names = [name.strip() for name in str(text or "").split(";")]
+    return [
+        Record({"mergedInto": record.external_id}, name, record.modified_at, deleted=True)
+        for name in names
+        if name.isdecimal() and name != record.external_id
+    ]
 
 
 def _is_missing(error: Any) -> bool:

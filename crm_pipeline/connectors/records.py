@@ -18,6 +18,7 @@ _LISTS = (
     "items",
     "value",
     "contacts",
+    "list",
     "_embedded.contacts",
     "data.records",
     "data.items",

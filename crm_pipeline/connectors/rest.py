@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
+import orjson
+
 from crm_pipeline import instants
 from crm_pipeline.connection import Connection
 from crm_pipeline.connectors.address import UnaddressableError
@@ -12,6 +14,7 @@ from crm_pipeline.connectors.auth import without_param
 from crm_pipeline.connectors.base import (
     ConnectorError,
     CrmAnswerError,
+    CrmField,
     CrmRefusedError,
     Page,
     Record,
@@ -92,7 +95,10 @@ class RestConnector:
         lookup = self._connection.writing.lookup
         if lookup is None:
             return None
-        params = {**self._connection.listing.params, lookup.param: unique_value}
+        value = unique_value
+        if lookup.template != "{value}":
+            value = lookup.template.replace("{value}", orjson.dumps(value).decode()[1:-1])
+        params = {**self._connection.listing.params, **lookup.params, lookup.param: value}
         answer = self._session.send("GET", self._session.address.at(lookup.path), params=params)
         found = self._document(answer)
         records = self._reader.looked_up(found)
@@ -106,6 +112,10 @@ class RestConnector:
     def write(self, writes: Sequence[Write]) -> list[WriteResult]:
         """Write up to ``batch_size`` records. See ``Connector.write``."""
         return self._writer.write(writes)
+
+    def schema(self) -> list[CrmField] | None:
+        """Nothing: a CRM known from a file does not describe itself. See ``Connector.schema``."""
+        return None
 
     def close(self) -> None:
         """Give connections back."""

@@ -17,6 +17,7 @@ from crm_pipeline.connectors import soql
 from crm_pipeline.connectors.base import (
     ConnectorSetupError,
     CrmAnswerError,
+    CrmField,
     Page,
     Record,
     Resume,
@@ -104,6 +105,11 @@ class SalesforceConnector:
         """Write up to ``batch_size`` records. See ``Connector.write``."""
         return self._writer.write(writes)
 
+    def schema(self) -> list[CrmField] | None:
+        """The fields of Contact that our user sees. See ``Connector.schema``."""
+        answer = self._session.send("GET", self._url("sobjects/Contact/describe"))
+        return [_field(each) for each in list_in(body_of(answer, self._connection), "fields")]
+
     def close(self) -> None:
         """Give connections back."""
         self._session.close()
@@ -150,6 +156,30 @@ def _data_path(connection: Connection) -> str:
         if found := _VERSION.search(text):
             return f"/services/data/{found[1]}"
     raise ConnectorSetupError("listing.path must name a version of the API, as /services/data/v67.0/query")
+
+
+_KINDS = {
+    "picklist": "choice",
+    "multipicklist": "choice",
+    "double": "number",
+    "int": "number",
+    "currency": "number",
+    "percent": "number",
+    "datetime": "time",
+    "date": "time",
+    "boolean": "boolean",
+}
+
+
+def _field(told: dict[str, Any]) -> CrmField:
+    options = [option for option in told.get("picklistValues") or () if option.get("active", True)]
+    return CrmField(
+        str(told.get("name")),
+        _KINDS.get(str(told.get("type")), "text"),
+        told.get("updateable") is True,
+        told.get("externalId") is True and told.get("unique") is True,
+        tuple(str(option.get("value")) for option in options),
+    )
 
 
 def _following(found: Mapping[str, Any]) -> Resume | None:

@@ -24,7 +24,7 @@ def window_params(listing: Listing, window: Window) -> dict[str, str]:
 
 
 def _param(rule: TimeFilter, moment: datetime, *, up: bool) -> dict[str, str]:
-    return {rule.param: rule.template.replace("{time}", _text(rule, moment, up=up))}
+    return {**rule.params, rule.param: rule.template.replace("{time}", _text(rule, moment, up=up))}
 
 
 def _text(rule: TimeFilter, moment: datetime, *, up: bool) -> str:

@@ -15,6 +15,7 @@ from crm_pipeline import instants
 from crm_pipeline.connection import Connection
 from crm_pipeline.connectors.base import (
     ConnectorSetupError,
+    CrmField,
     Page,
     Record,
     Resume,
@@ -111,6 +112,12 @@ class ZohoConnector:
         """Write up to ``batch_size`` records. See ``Connector.write``."""
         return self._writer.write(writes)
 
+    def schema(self) -> list[CrmField] | None:
+        """The module's fields. See ``Connector.schema``."""
+        url = f"{origin_of(self._session.address.base)}{self._path.rpartition('/')[0]}/settings/fields"
+        answer = self._session.send("GET", url, params={"module": "Contacts"})
+        return [_field(each) for each in list_in(self._body(answer), "fields")]
+
     def close(self) -> None:
         """Give connections back."""
         self._session.close()
@@ -187,6 +194,29 @@ def _field_names(connection: Connection) -> list[str]:
     if len(names) > _MOST_FIELDS:
         raise ConnectorSetupError(f"Zoho lists up to {_MOST_FIELDS} fields, and the connection names more")
     return names
+
+
+_KINDS = {
+    "picklist": "choice",
+    "multiselectpicklist": "choice",
+    "integer": "number",
+    "bigint": "number",
+    "double": "number",
+    "currency": "number",
+    "datetime": "time",
+    "date": "time",
+    "boolean": "boolean",
+}
+
+
+def _field(told: dict[str, Any]) -> CrmField:
+    return CrmField(
+        str(told.get("api_name")),
+        _KINDS.get(str(told.get("data_type")), "text"),
+        told.get("read_only") is not True,
+        bool(told.get("unique")),
+        tuple(str(option.get("actual_value")) for option in told.get("pick_list_values") or ()),
+    )
 
 
 def _time(when: datetime) -> str:

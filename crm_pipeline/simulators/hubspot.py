@@ -304,6 +304,8 @@ def create_app(crm: VendorCrm) -> ASGIApp:
     hub = HubSpot(crm)
     one = f"{_PREFIX}/{{id}}"
     routes = [
+        Route("/crm/{version:path}/properties/contacts", properties_route(hub), methods=["GET"]),
+        Route("/crm/properties/{version}/contacts", properties_route(hub), methods=["GET"]),
         Route(_PREFIX, hub.guarded("list", hub.listing), methods=["GET"]),
         Route(_PREFIX, hub.guarded("create", hub.create), methods=["POST"]),
         Route(f"{_PREFIX}/search", hub.guarded("search", hub.search, search=True), methods=["POST"]),
@@ -317,8 +319,6 @@ def create_app(crm: VendorCrm) -> ASGIApp:
         Route(one, hub.guarded("read", hub.read), methods=["GET"]),
         Route(one, hub.guarded("update", hub.update), methods=["PATCH"]),
         Route(one, hub.guarded("archive", hub.archive), methods=["DELETE"]),
-        Route("/crm/{version:path}/properties/contacts", properties_route(hub), methods=["GET"]),
-        Route("/crm/properties/{version}/contacts", properties_route(hub), methods=["GET"]),
         Route("/oauth/{version}/token", token_route(crm), methods=["POST"]),
         *control_routes(crm),
     ]

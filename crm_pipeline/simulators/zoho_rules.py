@@ -34,6 +34,7 @@ TEXTS = frozenset(
 )
 READ_ONLY = frozenset({"id", "Full_Name", "Created_Time", "Modified_Time", "Created_By", "Modified_By"})
 KNOWN = WHOLE | TIMES | PHONES | OPTIONS.keys() | TEXTS | READ_ONLY
+TEXT_MAX = 32_000
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[+-][0-9]{2}:[0-9]{2}")
 _PHONE = re.compile(r"[0-9+().\- ]{1,30}")
 
@@ -114,7 +115,7 @@ _CHECKS: tuple[tuple[frozenset[str], str, Callable[[Any], bool]], ...] = (
     (WHOLE, "integer", lambda value: isinstance(value, int) and not isinstance(value, bool)),
     (TIMES, "datetime", lambda value: isinstance(value, str) and _TIME.fullmatch(value) is not None),
     (PHONES, "phone", lambda value: isinstance(value, str) and _PHONE.fullmatch(value) is not None),
-    (TEXTS, "text", lambda value: isinstance(value, str)),
+    (TEXTS, "text", lambda value: isinstance(value, str) and len(value) <= TEXT_MAX),
 )
 
 

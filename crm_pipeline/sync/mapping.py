@@ -38,6 +38,7 @@ class CompiledField:
     coerce: Coercer
     coerce_internal: Coercer
     """For values SQL programs wrote: their naive times are UTC, as the column says."""
+    choices: tuple[str, ...]
     nullable: bool
     direction: Direction
     policy: Policy
@@ -81,7 +82,7 @@ class FieldMapping:
             if field.type is not FieldType.WHATSAPP_ID and not field.parts
         ]
         self._part_rules = [field for field in self.fields.values() if field.parts]
-        self._empty = connection.records.empty
+        self.empty = connection.records.empty
         writing = connection.writing
         self._time_format, self._time_zone = writing.time_format, ZoneInfo(writing.time_zone)
         self._id = self.fields["id"]
@@ -100,7 +101,7 @@ class FieldMapping:
                 if raw is _MISSING:
                     continue
                 try:
-                    value = coerce(None if raw == self._empty else raw)
+                    value = coerce(None if raw == self.empty else raw)
                 except NotAValueError as error:
                     reasons[self.fields[name].json_name] = f"{path} {error}"
                 else:
@@ -138,7 +139,7 @@ class FieldMapping:
         for name in self.fields:
             if name in changed and name in contact:
                 field = self.fields[name]
-                for path, value in _written(field, self._outward(field, contact[name]), known, self._empty):
+                for path, value in _written(field, self._outward(field, contact[name]), known, self.empty):
                     if not _set(payload, path, value, known):
                         raise RecordRejected({field.json_name: f"{path} runs through another value"})
         return payload
@@ -191,7 +192,7 @@ class FieldMapping:
     def _outward(self, field: CompiledField, value: Value) -> Value:
         """A value as the CRM writes it."""
         if value is None:
-            return self._empty
+            return self.empty
         if field.type is not FieldType.INSTANT or not isinstance(value, str):
             return value
         if self._time_format == "iso":
@@ -245,6 +246,7 @@ def _compile(name: str, connection: Connection) -> CompiledField:
         parts=rule.parts or (),
         coerce=coercer(spec),
         coerce_internal=coercer(internal),
+        choices=choices,
         nullable=base.nullable,
         direction=rule.direction,
         policy=rule.policy or connection.merge.policy,
@@ -271,6 +273,12 @@ def _get(document: Any, path: str) -> Any:
         if here is _MISSING:
             return _MISSING
     return here
+
+
+def held(record: Mapping[str, Any], path: str) -> tuple[bool, Any]:
+    """Whether a record mentions a path, and what stands there."""
+    found = _get(record, path)
+    return found is not _MISSING, None if found is _MISSING else found
 
 
 def _set(document: dict[str, Any], path: str, value: Any, known: Mapping[str, Any] | None) -> bool:

@@ -12,7 +12,7 @@ from crm_pipeline.sync.confirm import Confirmation
 from crm_pipeline.sync.context import Context, Progress, no_progress
 from crm_pipeline.sync.events import apply_all
 from crm_pipeline.sync.forget import readmit
-from crm_pipeline.sync.intend import intend
+from crm_pipeline.sync.intend import IntendedWrite, intend
 from crm_pipeline.sync.look import Look
 from crm_pipeline.sync.recovery import recover
 from crm_pipeline.sync.reports import Report
@@ -42,14 +42,16 @@ def push_changed(
         look = Look(context, done=just_pulled and not known_again)
         with context.read() as tx:
             total = 1 if only else contacts.count_to_push(tx, context.name, context.clock())
-        after = ""
+        sender, after = _Sender(context, report), ""
         while batch := _next_batch(context, after, only):
             look.at(batch)
-            _push_batch(context, batch, report)
+            sender.plan(batch)
             progress(report.counts.seen, total)
             after = batch[-1].id
             if only is not None:
                 break
+        sender.send_rest()
+        progress(report.counts.seen, total)
     finally:
         report.api_calls = context.connector.calls - calls
         report.duration_seconds = time.monotonic() - started
@@ -66,23 +68,40 @@ _SMALLEST_BATCH = 50
 """Contacts planned together where the CRM takes one at a time."""
 
 
-def _push_batch(context: Context, batch: Sequence[StoredContact], report: Report) -> None:
-    """Plan and store intents; make the calls; confirm row by row."""
-    with context.write() as tx:
-        plan = intend(context, tx, batch)
-    report.counts.add(plan.outcomes)
-    report.pending += plan.waiting
-    size = context.connector.batch_size
-    for start in range(0, len(plan.writes), size):
-        part = plan.writes[start : start + size]
+class _Sender:
+    """Plans and stores intents; makes the calls, each as full as the CRM allows; confirms row by row."""
+
+    def __init__(self, context: Context, report: Report) -> None:
+        self._context, self._report = context, report
+        self._size = context.connector.batch_size
+        self._planned: list[IntendedWrite] = []
+
+    def plan(self, batch: Sequence[StoredContact]) -> None:
+        """Decide what a batch of contacts needs, and send what fills whole calls."""
+        with self._context.write() as tx:
+            plan = intend(self._context, tx, batch)
+        self._report.counts.add(plan.outcomes)
+        self._report.pending += plan.waiting
+        self._planned += plan.writes
+        while len(self._planned) >= self._size:
+            self._send()
+
+    def send_rest(self) -> None:
+        """Send what is left."""
+        while self._planned:
+            self._send()
+
+    def _send(self) -> None:
+        context, part = self._context, self._planned[: self._size]
         asked_at = context.clock()
         try:
             results = context.connector.write([planned.write for planned in part])
         except ConnectorError:
             # Nothing of this part was sent, nor of those that follow.
-            unsent = [(planned.intent.id, "failed") for planned in plan.writes[start:]]
+            unsent = [(planned.intent.id, "failed") for planned in self._planned]
             with context.write() as tx:
                 intents.close(tx, unsent, context.clock())
             raise
+        self._planned = self._planned[self._size :]
         with context.write() as tx:
-            Confirmation(context, tx, asked_at).confirm(part, results, report)
+            Confirmation(context, tx, asked_at).confirm(part, results, self._report)

@@ -294,6 +294,12 @@ HMACS: list[tuple[str, dict[str, Any], dict[str, str], str | None]] = [
         None,
     ),
     (
+        "an id before the digest, all in base64",
+        {"value": "{id}:{digest}", "wrapped": "base64"},
+        {"X-Signature": base64.b64encode(f"hook-1:{digest_of(BODY).hex()}".encode()).decode()},
+        None,
+    ),
+    (
         "another digest",
         {"algorithm": "sha512", "encoding": "base64"},
         {"X-Signature": base64.b64encode(digest_of(BODY, "sha512")).decode()},

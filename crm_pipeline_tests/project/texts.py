@@ -16,6 +16,7 @@ ELSEWHERE = ("simulators",)
 _RAISED = frozenset(
     {
         "BadParameter",
+        "BudgetSpentError",
         "BusyError",
         "CommandError",
         "ConnectionFileError",
@@ -31,6 +32,7 @@ _RAISED = frozenset(
         "OutdatedDatabaseError",
         "PushFailedError",
         "SettingsError",
+        "TokenThrottledError",
         "UnknownConflictError",
         "UnknownContactError",
     }
