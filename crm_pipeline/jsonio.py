@@ -15,6 +15,8 @@ def loads(text: str | bytes) -> Any:
 
     Raises:
         ValueError: not JSON, nested too deeply, or ``NaN``/``Infinity``, which JSON does not have.
+
+    A number too big for any type stays the text it was, for validation to name.
     """
     try:
         return orjson.loads(text)
@@ -45,10 +47,10 @@ def content_hash(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _finite(text: str) -> float:
+def _finite(text: str) -> float | str:
     """``1e999`` would silently become infinity, and infinity null."""
     number = float(text)
-    return number if math.isfinite(number) else _refuse_constant(text)
+    return number if math.isfinite(number) else text
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -28,7 +28,9 @@ def open_database(url: str) -> Engine:
     if parsed.get_backend_name() == "postgresql":
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
-        return sa.create_engine(parsed, pool_pre_ping=True, connect_args={"options": "-c timezone=UTC"})
+        engine = sa.create_engine(parsed, pool_pre_ping=True, connect_args={"options": "-c timezone=UTC"})
+        sa.event.listen(engine, "connect", _configure_postgresql)
+        return engine
     msg = "the database must be SQLite or PostgreSQL"
     raise ValueError(msg)
 
@@ -40,6 +42,28 @@ def _sqlite(url: sa.URL) -> Engine:
     sa.event.listen(engine, "connect", _configure_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _configure_postgresql(connection: Any, _record: Any) -> None:
+    """A time that Python has not, such as ``infinity``, is read as the text it is: it stops one row only."""
+    from psycopg import DataError  # noqa: PLC0415 - PostgreSQL only
+    from psycopg.adapt import Loader  # noqa: PLC0415
+    from psycopg.pq import Format  # noqa: PLC0415
+
+    usual: Any = connection.adapters.get_loader(connection.adapters.types["timestamptz"].oid, Format.TEXT)
+
+    class Lenient(Loader):
+        def __init__(self, oid: int, context: Any = None) -> None:
+            super().__init__(oid, context)
+            self._usual = usual(oid, context)
+
+        def load(self, data: Any) -> Any:
+            try:
+                return self._usual.load(data)
+            except DataError:
+                return bytes(data).decode()
+
+    connection.adapters.register_loader("timestamptz", Lenient)
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:

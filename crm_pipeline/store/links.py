@@ -27,6 +27,8 @@ class Link:
     read_at: datetime | None = None
     external_deleted_at: datetime | None = None
     contact_deleted_at: datetime | None = None
+    left_at: datetime | None = None
+    """When a rule or a hook began to leave the record out: nothing is written to it."""
 
 
 _COLUMNS = (
@@ -40,6 +42,7 @@ _COLUMNS = (
     links.c.read_at,
     links.c.external_deleted_at,
     links.c.contact_deleted_at,
+    links.c.left_at,
 )
 
 
@@ -116,6 +119,20 @@ def portion(tx: Connection, connection: str, after: str, size: int) -> list[Link
     return _read(tx, query.order_by(links.c.external_id).limit(size))
 
 
+def orphaned(tx: Connection, connection: str) -> list[str]:
+    """Ids of contacts that were deleted and whose links remain."""
+    query = sa.select(links.c.contact_id).where(
+        links.c.connection == connection, links.c.contact_deleted_at.is_not(None)
+    )
+    return list(tx.execute(query).scalars())
+
+
+def readdress(tx: Connection, connection: str, contact_id: str, new_id: str) -> None:
+    """The link of one contact is another's from now on."""
+    statement = links.update().where(links.c.connection == connection, links.c.contact_id == contact_id)
+    tx.execute(statement.values(contact_id=new_id))
+
+
 def _load(tx: Connection, connection: str, condition: sa.ColumnElement[bool]) -> list[Link]:
     return _read(tx, sa.select(*_COLUMNS).where(links.c.connection == connection, condition))
 
@@ -144,4 +161,5 @@ def _row(connection: str, link: Link) -> dict[str, Any]:
         "read_at": link.read_at,
         "external_deleted_at": link.external_deleted_at,
         "contact_deleted_at": link.contact_deleted_at,
+        "left_at": link.left_at,
     }

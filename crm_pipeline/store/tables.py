@@ -82,6 +82,8 @@ links = sa.Table(
     sa.Column("read_at", Instant),
     sa.Column("external_deleted_at", Instant),
     sa.Column("contact_deleted_at", Instant),
+    # Since when a rule or a hook leaves the record out.
+    sa.Column("left_at", Instant),
     sa.Column("created_at", Instant, nullable=False, server_default=utc_now()),
     sa.UniqueConstraint("contact_id", "connection"),
 )

@@ -42,7 +42,7 @@ class Instant(sa.TypeDecorator[datetime]):
         """Give an aware datetime in UTC, or text that is no time."""
         if value is None:
             return None
-        if dialect.name == "postgresql":
+        if dialect.name == "postgresql" and not isinstance(value, str):
             return value.astimezone(UTC)
         try:
             return instants.from_text(value)

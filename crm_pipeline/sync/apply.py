@@ -18,6 +18,7 @@ from crm_pipeline.sync.errors import RecordRejected, TooManyDeletesError
 from crm_pipeline.sync.mapping import Values
 from crm_pipeline.sync.reports import CONTACT_IDS_KEPT, Outcome, Report
 from crm_pipeline.sync.settle import News, Settler
+from crm_pipeline.sync.spellings import adoptable
 from crm_pipeline.sync.workset import Workset, identities
 
 BATCH = 1000
@@ -52,10 +53,13 @@ def apply_landed(
 def _wake_made_anew(context: Context) -> None:
     """Contacts that were deleted and made again meet their records anew."""
     with context.read() as tx:
+        respelled = adoptable(tx, context.name, context.mapping.region)
         anew = landing.made_anew(tx, context.name)
-    if anew:
+    if respelled or anew:
         with context.write() as tx:
-            landing.wake(tx, context.name, anew)
+            for key, now in respelled.items():
+                links.readdress(tx, context.name, key, now)
+            landing.wake(tx, context.name, landing.made_anew(tx, context.name))
 
 
 def too_many_deletes(tx: Transaction, connection: Connection) -> str | None:
@@ -142,9 +146,12 @@ def _apply_rows(context: Context, tx: Transaction, rows: list[Landed]) -> _Done:
     )
     settler = Settler(work, context.mapping, context.connection, now)
     for row, values in mapped:
+        news = News.of(row)
         try:
-            news = News.of(row)
-            outcome = settler.delete(news) if row.deleted else settler.settle(news, values)
+            if values is None:
+                outcome = settler.leave(news)
+            else:
+                outcome = settler.delete(news) if row.deleted else settler.settle(news, values)
         except RecordRejected as rejected:
             _reject(work, row, rejected)
             outcome = Outcome.REJECTED
@@ -174,9 +181,11 @@ def _wake_ambiguous(context: Context, tx: Transaction) -> None:
     landing.wait_again(tx, context.name, ids=waiting)
 
 
-def _mapped(context: Context, rows: list[Landed], work: Workset, done: _Done) -> list[tuple[Landed, Values]]:
-    """Records that map; the others are settled here."""
-    mapped: list[tuple[Landed, Values]] = []
+def _mapped(
+    context: Context, rows: list[Landed], work: Workset, done: _Done
+) -> list[tuple[Landed, Values | None]]:
+    """Records that map, with None where a hook leaves one out; those that cannot are settled here."""
+    mapped: list[tuple[Landed, Values | None]] = []
     for row in rows:
         if row.deleted:
             mapped.append((row, {}))
@@ -187,11 +196,7 @@ def _mapped(context: Context, rows: list[Landed], work: Workset, done: _Done) ->
             _reject(work, row, rejected)
             done.note(row, Outcome.REJECTED)
             continue
-        if values is None:
-            work.cleared_rejects.append(row.external_id)
-            done.note(row, Outcome.SKIPPED)
-        else:
-            mapped.append((row, values))
+        mapped.append((row, values))
     return mapped
 
 

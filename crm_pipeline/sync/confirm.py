@@ -51,6 +51,7 @@ class Confirmation:
         self._shown: list[Record] = []
         self._gone: list[str] = []
         self._nothing_new: list[str] = []
+        self._unseen: list[str] = []
 
     def confirm(self, sent: Sequence[IntendedWrite], results: Sequence[WriteResult], report: Report) -> None:
         """Settle each write by its own answer; those nobody can tell of stay open."""
@@ -103,6 +104,8 @@ class Confirmation:
             return Outcome.SKIPPED
         elif status in {WriteStatus.REFUSED, WriteStatus.GONE}:
             return self._refused(intent, "refused", result.reason)
+        else:
+            self._back_off(intent, result.reason or "the CRM did not say whether it took the contact")
         return None
 
     def _save(self) -> None:
@@ -118,6 +121,8 @@ class Confirmation:
         landing.land(tx, context.name, arrivals(context, self._shown, self._asked_at), context.run_id)
         tombstones = [tombstone(external_id, self._asked_at) for external_id in self._gone]
         landing.land(tx, context.name, tombstones, context.run_id)
+        # What had landed is older than our write, so that the same content read again is news.
+        landing.distrust(tx, context.name, self._unseen)
         landing.settle_current(tx, context.name, self._nothing_new, Outcome.UNCHANGED.value, self._now)
 
     def _written(self, planned: IntendedWrite, result: WriteResult, external_id: str) -> Outcome:
@@ -162,6 +167,7 @@ class Confirmation:
             or not isinstance(record.payload, dict)
             or planned.full_keys - record.payload.keys()
         ):
+            self._unseen.append(external_id)
             return
         self._shown.append(replace(record, external_id=external_id))
         waiting = self._open_fields.get(planned.intent.contact_id, {})

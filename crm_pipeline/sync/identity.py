@@ -56,6 +56,21 @@ def whatsapp_id(raw: str, region: str = "ID") -> str:
     return _phone(phone, region)
 
 
+def spellings(canonical: str, region: str) -> tuple[str, ...]:
+    """How others may write a canonical id, without blanks: what a search for it is tried with."""
+    if not _CANONICAL.fullmatch(canonical):
+        return (canonical,)
+    import phonenumbers  # noqa: PLC0415 - as below
+
+    digits = canonical.removesuffix("@c.us")
+    number = phonenumbers.parse(f"+{digits}")
+    found = [canonical, digits, f"+{digits}"]
+    if phonenumbers.region_code_for_number(number) == region:
+        national = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.NATIONAL)
+        found.append(_NOT_DIGITS.sub("", national))
+    return tuple(found)
+
+
 def is_address(text: str) -> bool:
     """Whether a text is a canonical WhatsApp id: the name of a record that has none of its own."""
     return bool(_CANONICAL.fullmatch(text) or _LID.fullmatch(text))

@@ -71,6 +71,7 @@ class _Planner:
         self._settled: list[tuple[str, int]] = []
         self._refused: list[NewReject] = []
         self._cleared: list[str] = []
+        self._dropped: list[str] = []
         self._news: list[Change] = []
         self._noticed: list[Link] = []
 
@@ -79,7 +80,11 @@ class _Planner:
         if contact.id in self._unsettled or (link is not None and link.contact_deleted_at is not None):
             self.batch.waiting += 1
             return
-        if contact.archived_at is not None or (link is not None and link.external_deleted_at is not None):
+        if link is not None and self._is_wanted_again(contact, link):
+            self._dropped.append(link.external_id)
+            link = None
+        gone = link is not None and (link.external_deleted_at or link.left_at) is not None
+        if contact.archived_at is not None or gone:
             self._settle(contact, Outcome.SKIPPED)
             return
         if link is not None:
@@ -95,10 +100,16 @@ class _Planner:
         else:
             self.batch.writes.append(self._intended(planned))
 
+    def _is_wanted_again(self, contact: StoredContact, link: Link) -> bool:
+        """Whether somebody took the contact out of the archive, though its record is deleted."""
+        archives = self._context.connection.deletes.policy == "archive"
+        return archives and link.external_deleted_at is not None and contact.archived_at is None
+
     def save(self) -> None:
         tx, name, run_id = self._tx, self._context.name, self._context.run_id
         intents.store(tx, name, [planned.intent for planned in self.batch.writes], run_id)
         contacts.mark_pushed(tx, self._settled)
+        links.delete(tx, name, self._dropped)
         links.update(tx, name, self._noticed)
         ledger.write_changes(tx, name, self._news, run_id)
         rejects.write(tx, name, self._refused, run_id, self._now)

@@ -11,7 +11,7 @@ from crm_pipeline.store.contacts import StoredContact
 from crm_pipeline.sync.apply import apply_landed
 from crm_pipeline.sync.arrivals import arrivals
 from crm_pipeline.sync.context import Context
-from crm_pipeline.sync.identity import NoIdentityError, whatsapp_id
+from crm_pipeline.sync.identity import NoIdentityError, spellings, whatsapp_id
 from crm_pipeline.sync.pull import pull_new
 
 
@@ -41,11 +41,11 @@ class Look:
         with context.read() as tx:
             linked = links.load_by_contact(tx, context.name, [contact.id for contact in batch])
         read_at = context.clock()
-        known = [link.external_id for link in linked if link.external_deleted_at is None]
-        found = context.connector.read(known) if known else []
+        records = {link.contact_id: link.external_id for link in linked if link.external_deleted_at is None}
+        found = context.connector.read(list(records.values())) if records else []
         for contact in batch:
-            if contact.id not in {link.contact_id for link in linked}:
-                same = context.connector.find(_unique_value(context, contact))
+            if contact.id not in records:
+                same = _find(context, contact)
                 if same is None:
                     return False
                 found.extend(same)
@@ -60,8 +60,15 @@ def apply_read(context: Context, records: Sequence[Record], read_at: datetime) -
     apply_landed(context)
 
 
-def _unique_value(context: Context, contact: StoredContact) -> str:
+def _find(context: Context, contact: StoredContact) -> list[Record] | None:
+    """Ask for the contact's number as it may be written there; None where the CRM cannot be asked."""
+    region, found = context.mapping.region, None
     try:
-        return whatsapp_id(contact.id, context.mapping.region)
+        known = spellings(whatsapp_id(contact.id, region), region)
     except NoIdentityError:
-        return contact.id
+        known = (contact.id,)
+    for spelling in known:
+        found = context.connector.find(spelling)
+        if found is None or found:
+            break
+    return found

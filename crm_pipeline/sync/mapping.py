@@ -157,6 +157,8 @@ class FieldMapping:
             stored = raw.get(name)
             try:
                 values[name] = field.coerce_internal(stored)
+                if values[name] is None and not field.nullable and name in raw:
+                    reasons[field.json_name] = "cannot be empty"
             except NotAValueError as error:
                 reasons[field.json_name] = str(error)
                 values[name] = str(stored)

@@ -58,7 +58,7 @@ def _find_created(context: Context, waiting: Sequence[Intent]) -> int:
             continue
         read_at = context.clock()
         found = context.connector.find(str(intent.sent.get("id", intent.contact_id)))
-        if found is None:
+        if not found:  # that a search shows nothing is no proof: it may know another spelling only
             unasked.append(intent)
         else:
             apply_read(context, found, read_at)

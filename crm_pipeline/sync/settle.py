@@ -76,13 +76,22 @@ class Settler:
         if contact is None:
             return Outcome.SKIPPED  # deleted here, and a delete here stays here
         if not takes_part(self.connection.select.inward, values, contact.values):
-            return Outcome.SKIPPED
+            return self.leave(row)
+        link.left_at = None
         if link.contact_deleted_at is not None:
             # Deleted here and made anew: the two meet for the first time again, and what the
             # new contact does not say is no order to clear it in the CRM.
             link.internal_shadow, link.external_shadow, link.contact_deleted_at = {}, {}, None
         self._check_address(contact, values)
         return self._merge(row, self._without_own_past(row, link, values), contact, link)
+
+    def leave(self, row: News) -> Outcome:
+        """A rule or a hook leaves the record out: its contact, if it has one, keeps what it has."""
+        link = self.work.link(row.external_id)
+        if link is not None and link.left_at is None:
+            link.left_at = self.now
+            self.work.touch(link)
+        return Outcome.SKIPPED
 
     def hear(self, row: News, values: Values, *, names_record: bool) -> Outcome:
         """Apply what a webhook says. It may be late, partial, or name only the contact.
@@ -94,6 +103,9 @@ class Settler:
         contact = self.work.find(str(values.get("id", ""))) if not names_record else None
         if link is None and contact is not None:
             link = self.work.link_of(contact.key)
+            if link is not None:
+                # Its number says who is meant, maybe an earlier one; it is no order to change it back.
+                values = {name: value for name, value in values.items() if name != "id"}
         if link is None:
             return self.settle(row, values)
         if _is_late(row, link):
@@ -113,6 +125,9 @@ class Settler:
             for name, before in intent.before.items()
             if name in values and same(values[name], before)
         }
+        if past:
+            # By our clock, which may have been set back meanwhile: the next reading is looked at.
+            self.work.distrusted.append(link.external_id)
         return {name: value for name, value in values.items() if name not in past}
 
     def delete(self, row: News) -> Outcome:
@@ -166,6 +181,8 @@ class Settler:
         if not isinstance(identity, str):
             raise RecordRejected({"id": NO_IDENTITY})
         contact = self.work.find(identity)
+        if contact is not None and self._has_moved_on(contact, identity):
+            contact = None
         if not takes_part(self.connection.select.inward, values, contact.values if contact else None):
             return Outcome.SKIPPED
         former = self.work.link_of(contact.key if contact else identity)
@@ -185,6 +202,12 @@ class Settler:
         if former is not None:
             self.work.drop(former)
         return self._create(row, values, identity)
+
+    def _has_moved_on(self, contact: Contact, identity: str) -> bool:
+        """Whether a number is the contact's no more: its record is there, and shows another one."""
+        link = self.work.link_of(contact.key)
+        moved = contact.values.get("id") != identity and not identity.endswith("@lid")
+        return moved and link is not None and link.external_deleted_at is None
 
     def _create(self, row: News, values: Values, identity: str) -> Outcome:
         contact = self.work.create(identity)
@@ -236,6 +259,8 @@ class Settler:
             if external is not ABSENT:
                 self._carry_out(name, state, decision, contact, link, row)
         contact.to_push = self._note_edits(contact, link)
+        if not contact.to_push:
+            self.work.cleared_pushes.append(contact.key)
         link.external_modified_at = row.modified_at or link.external_modified_at
         link.read_at = max(row.read_at, link.read_at or row.read_at)
         restored = self._restore(contact, link, row)
@@ -261,6 +286,8 @@ class Settler:
     ) -> None:
         waiting = self.work.held(contact).get(name)
         if decision.verdict in CONFLICTS:
+            if waiting is not None and decision.winner is not None:
+                self.work.settled_conflicts[waiting.id] = decision.winner  # the policy is another by now
             self.work.conflicts.append(
                 Conflict(
                     contact.key,

@@ -54,6 +54,16 @@ def twins(
     return {key for key in unlinked if key in spelled and owners[spelled[key]] != key}
 
 
+def adoptable(tx: Transaction, connection: str, region: str) -> dict[str, str]:
+    """Contacts that were deleted and made again in another spelling: the id of then, and the id of now."""
+    orphans = canonical_ids(links.orphaned(tx, connection), region)
+    if not orphans:
+        return {}
+    unlinked = canonical_ids(contacts.unlinked_ids(tx, connection), region)
+    waiting = {known: key for key, known in unlinked.items()}
+    return {key: waiting[known] for key, known in orphans.items() if known in waiting}
+
+
 def canonical_ids(keys: Collection[str], region: str) -> dict[str, str]:
     """The one id behind each of these; without those that are no ids at all."""
     found = {}

@@ -72,6 +72,7 @@ class Workset:
         self.closed_intents: list[tuple[str, str]] = []
         self.new_rejects: list[NewReject] = []
         self.cleared_rejects: list[str] = []
+        self.cleared_pushes: list[str] = []
         self.distrusted: list[str] = []
 
     def load(
@@ -201,6 +202,7 @@ class Workset:
         landing.distrust(tx, connection, self.distrusted)
         rejects.write(tx, connection, self.new_rejects, run_id, at)
         rejects.clear(tx, connection, "pull", self.cleared_rejects)
+        rejects.clear(tx, connection, "push", self.cleared_pushes)
 
     def _save_contacts(self, at: datetime) -> None:
         new = [contact for contact in self._contacts.values() if contact.stored is None]

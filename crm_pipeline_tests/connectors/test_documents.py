@@ -39,7 +39,6 @@ def test_json_types_are_read(content_type: str | None) -> None:
         (b"<html>", "application/json", "not JSON"),
         (b'{"a":NaN}', "application/json", "not JSON"),
         (b'{"a":Infinity}', "application/json", "not JSON"),
-        (b'{"a":1e999,"b":"\\ud800"}', "application/json", "not JSON"),
         (b'{"a":NaN,"b":"\\ud800"}', "application/json", "not JSON"),
         (b'"\\ud800"' + b"[" * 100_000, "application/json", "not JSON"),
         (b"[" * 100_000, "application/json", "not JSON"),

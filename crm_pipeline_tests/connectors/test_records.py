@@ -181,3 +181,11 @@ def test_a_record_that_is_none_any_more_is_given_as_it_is(
     broken, good = connector(server.url).read(["1", "2"])
     assert (broken.external_id, broken.payload) == ("1", body)
     assert good.payload["name"] == "Budi"
+
+
+@pytest.mark.parametrize("odd", ["n\ud800", "a\0b"])
+def test_an_id_no_database_can_hold_sets_its_record_aside(odd: str) -> None:
+    """The record is kept whole, and rejected by name further on; nothing is made of its phone."""
+    item = {"id": odd, "phone": "628110000001"}
+    record = reader().record(item)
+    assert (record.payload, record.external_id) == ([item], None)

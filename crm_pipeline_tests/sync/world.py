@@ -58,6 +58,14 @@ class World:
             reports = [pull_new(context), apply_landed(context)]
             return [*reports, push_changed(context, just_pulled=True)] if push else reports
 
+    def push(self) -> Report:
+        """A run that only pushes."""
+        context = self.context()
+        with lease_held(context):
+            with context.write() as tx:
+                state.ensure(tx, context.name, polling=False)
+            return push_changed(context)
+
     def receive(self, payload: dict[str, Any], event_id: str | None = None) -> Receipt:
         """A webhook comes in."""
         mapping = FieldMapping(self.connection)

@@ -138,10 +138,7 @@ def test_equal_hashes_are_of_equal_text() -> None:
         "NaN",
         "[Infinity]",
         "-Infinity",
-        "1e999",
-        '{"a": -1e999}',
         '"\\ud800" 1e999',
-        '["\\ud800", 1e999]',
         '["\\ud800", NaN]',
         "9" * 5000,
         "[" * 100_000,
@@ -152,6 +149,11 @@ def test_equal_hashes_are_of_equal_text() -> None:
     ids=lambda text: ascii(text[:24]),
 )
 def test_what_is_not_json_is_a_value_error(text: str | bytes) -> None:
-    """Not a number that overflows, not a depth that exhausts the stack: one kind of error for all."""
+    """Not a number that is none, not a depth that exhausts the stack: one kind of error for all."""
     with pytest.raises(ValueError, match=r"."):
         jsonio.loads(text)
+
+
+def test_a_number_too_big_for_any_type_stays_as_it_was_written() -> None:
+    """It is for validation to reject its record by name; the others on the page are read."""
+    assert jsonio.loads('[{"price": -1e999}, {"price": 1}]') == [{"price": "-1e999"}, {"price": 1}]

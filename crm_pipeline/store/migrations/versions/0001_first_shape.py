@@ -66,6 +66,8 @@ def _sqlite_triggers() -> list[str]:
                 UPDATE intents SET contact_id = NEW.id WHERE contact_id = OLD.id AND state = 'open';
                 UPDATE conflicts SET contact_id = NEW.id WHERE contact_id = OLD.id AND state = 'open';
                 UPDATE contact_changes SET contact_id = NEW.id WHERE contact_id = OLD.id;
+                DELETE FROM contact_aliases WHERE alias IN (OLD.id, NEW.id);
+                INSERT INTO contact_aliases (alias, contact_id) VALUES (OLD.id, NEW.id);
             END""",
         f"""CREATE TRIGGER contacts_deleted AFTER DELETE ON contacts
             BEGIN
@@ -73,7 +75,16 @@ def _sqlite_triggers() -> list[str]:
                 UPDATE conflicts SET state = 'settled', winner = 'moot', settled_at = {now}
                     WHERE contact_id = OLD.id AND state = 'open';
                 DELETE FROM contact_aliases WHERE contact_id = OLD.id;
+                DELETE FROM rejects WHERE source = 'push' AND key = OLD.id;
             END""",  # noqa: S608 - nothing from outside
+        *(
+            f"""CREATE TRIGGER contacts_id_is_text_{event.split()[0].lower()} BEFORE {event} ON contacts
+                WHEN typeof(NEW.id) <> 'text' OR NEW.id = ''
+                BEGIN
+                    SELECT RAISE(ABORT, 'contacts.id must be text and not empty');
+                END"""
+            for event in ("INSERT", "UPDATE OF id")
+        ),
     ]
 
 
@@ -97,6 +108,8 @@ def _postgresql_triggers() -> list[str]:
                 UPDATE intents SET contact_id = NEW.id WHERE contact_id = OLD.id AND state = 'open';
                 UPDATE conflicts SET contact_id = NEW.id WHERE contact_id = OLD.id AND state = 'open';
                 UPDATE contact_changes SET contact_id = NEW.id WHERE contact_id = OLD.id;
+                DELETE FROM contact_aliases WHERE alias IN (OLD.id, NEW.id);
+                INSERT INTO contact_aliases (alias, contact_id) VALUES (OLD.id, NEW.id);
                 RETURN NULL;
             END $$""",
         """CREATE TRIGGER contacts_readdressed AFTER UPDATE OF id ON contacts
@@ -107,10 +120,12 @@ def _postgresql_triggers() -> list[str]:
                 UPDATE conflicts SET state = 'settled', winner = 'moot', settled_at = clock_timestamp()
                     WHERE contact_id = OLD.id AND state = 'open';
                 DELETE FROM contact_aliases WHERE contact_id = OLD.id;
+                DELETE FROM rejects WHERE source = 'push' AND key = OLD.id;
                 RETURN NULL;
             END $$""",
         """CREATE TRIGGER contacts_deleted AFTER DELETE ON contacts
             FOR EACH ROW EXECUTE FUNCTION crm_pipeline_contact_deleted()""",
+        "ALTER TABLE contacts ADD CONSTRAINT contacts_id_is_text CHECK (id <> '')",
     ]
 
 
@@ -324,6 +339,7 @@ def _create_tables() -> None:
         sa.Column("read_at", Instant(), nullable=True),
         sa.Column("external_deleted_at", Instant(), nullable=True),
         sa.Column("contact_deleted_at", Instant(), nullable=True),
+        sa.Column("left_at", Instant(), nullable=True),
         sa.Column("created_at", Instant(), server_default=utc_now(), nullable=False),
         sa.PrimaryKeyConstraint("connection", "external_id", name=op.f("pk_links")),
         sa.UniqueConstraint("contact_id", "connection", name=op.f("uq_links_contact_id_connection")),
