@@ -48,6 +48,7 @@ class Door:
             SettingsError: webhooks are signed, and there is no usable secret.
         """
         self._webhook = settings.connection.webhook
+        self._id_path = self._webhook.id or settings.connection.records.id[0]
         self._secrets = Secrets(settings.external_crm_webhook_secret)
         signed = self._webhook.signature is not None
         self._open = not settings.api_auth_enabled and not self._secrets and not signed
@@ -141,10 +142,16 @@ class Door:
         if self._webhook.records is None:
             return [self._told(each) for each in outer], listed
         inner = [dig(each, self._webhook.records) for each in outer]
-        found = [record for each in inner for record in _objects(each)]
+        found = [record for each in inner for record in _objects(self._named(each))]
         for record in found:
             record.pop(self._webhook.secret, None)
         return [self._told(each) for each in found], listed or any(isinstance(each, list) for each in inner)
+
+    def _named(self, value: Any) -> Any:
+        """Records that are told by their ids alone, as objects that hold nothing else."""
+        items = value if isinstance(value, list) else [value]
+        named = items and all(isinstance(each, str | int) and not isinstance(each, bool) for each in items)
+        return [{self._id_path: each} for each in items] if named else value
 
     def _told(self, record: dict[str, Any]) -> Told:
         return Told(record, self._own_id(record))

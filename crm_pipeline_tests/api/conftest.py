@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from crm_pipeline_tests.api.served import Served, serving
+from crm_pipeline_tests.api.served import Served, must_end, serving
 from crm_pipeline_tests.databases import Databases, SqliteDatabases
 
 Serve: TypeAlias = Callable[..., Served]
@@ -22,12 +23,21 @@ def databases(request: pytest.FixtureRequest) -> Databases:
     return found
 
 
+@pytest.fixture(scope="session")
+def ending() -> Iterator[list[threading.Thread]]:
+    """APIs that are about to end: all of them have, when the tests are done."""
+    threads: list[threading.Thread] = []
+    yield threads
+    for thread in threads:
+        must_end(thread)
+
+
 @pytest.fixture
-def serve(database_url: str, tmp_path: Path) -> Iterator[Serve]:
+def serve(database_url: str, tmp_path: Path, ending: list[threading.Thread]) -> Iterator[Serve]:
     """Serve the API on an empty database, until the test ends: ``serve(connection, **settings)``."""
     with ExitStack() as stack:
         yield lambda connection="", **settings: stack.enter_context(
-            _configured(tmp_path, connection, database_url=database_url, **settings)
+            _configured(tmp_path, connection, database_url=database_url, ending=ending, **settings)
         )
 
 

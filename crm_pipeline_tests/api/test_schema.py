@@ -56,7 +56,7 @@ def test_it_answers_as_described(quick: Served, path: str, method: str, mode: Ge
     operation = schemathesis.openapi.from_dict(DOCUMENT)[path][method.upper()]
 
     @settings(
-        max_examples=15,
+        max_examples=10,
         deadline=None,
         derandomize=True,
         database=None,

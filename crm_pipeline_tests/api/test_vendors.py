@@ -6,7 +6,7 @@ import base64
 import hmac
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,7 +16,8 @@ from crm_pipeline.api import soap
 from crm_pipeline.api.problems import Problem
 from crm_pipeline.settings import SettingsError
 from crm_pipeline_tests.api.conftest import Serve
-from crm_pipeline_tests.api.served import KEY, SECRET, WEBHOOK, Served, curl, curl_lines, eventually
+from crm_pipeline_tests.api.served import KEY, SECRET, WEBHOOK, Served, curl, curl_lines, eventually, serving
+from crm_pipeline_tests.databases import SqliteDatabases
 from crm_pipeline_tests.fakes import FakeCrm
 from crm_pipeline_tests.project.pages import DOCS
 
@@ -41,6 +42,17 @@ def vendor(serve: Serve, crm: FakeCrm) -> Callable[..., Served]:
         return api
 
     return call
+
+
+@pytest.fixture(scope="module")
+def salesforces(
+    sqlite_databases: SqliteDatabases, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    """One API in Salesforce's format, for all tests whose messages are refused."""
+    file = tmp_path_factory.mktemp("salesforce") / "connection.yaml"
+    file.write_text("webhook: {format: salesforce}")
+    with sqlite_databases.fresh() as url, serving(database_url=url, external_crm_config=file) as served:
+        yield served
 
 
 def names(api: Served) -> dict[str, str]:
@@ -321,12 +333,11 @@ def test_without_reading_back_a_message_is_applied_as_sent(vendor: Any) -> None:
 @pytest.mark.parametrize(
     "query", ["", "?secret=", "?secret=wrong", f"?secret={SECRET}&secret=x", f"?key={KEY}"]
 )
-def test_a_message_without_the_secret_is_refused(vendor: Any, query: str) -> None:
+def test_a_message_without_the_secret_is_refused(salesforces: Served, query: str) -> None:
     """The same answer as to any other who proves nothing; the XML is not even looked at."""
-    api = vendor("{format: salesforce}")
-    answer = outbound(api, "<not xml", query)
+    answer = outbound(salesforces, "<not xml", query)
     assert (answer.status_code, answer.json()["success"]) == (401, False)
-    assert api.rows() == (0, 0)
+    assert salesforces.rows() == (0, 0)
 
 
 def test_a_message_of_another_organisation_is_refused(vendor: Any) -> None:
@@ -365,19 +376,18 @@ FILE = '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]>'
         b'<?xml version="1.0" encoding="utf-7"?><x>+ADw-</x>',
     ],
 )
-def test_what_is_no_outbound_message(vendor: Any, body: str | bytes) -> None:
+def test_what_is_no_outbound_message(salesforces: Served, body: str | bytes) -> None:
     """400, nothing stored, nothing expanded or fetched, nothing told of it."""
-    api = vendor("{format: salesforce}")
-    answer = outbound(api, body)
+    answer = outbound(salesforces, body)
     assert (answer.status_code, answer.headers["Content-Type"]) == (400, "application/problem+json")
     assert answer.json()["success"] is False
-    assert api.rows() == (0, 0)
-    assert api.ask("GET", "/healthz", key=None).ok
+    assert salesforces.rows() == (0, 0)
+    assert salesforces.ask("GET", "/healthz", key=None).ok
 
 
-def test_each_format_has_its_media_type(vendor: Any) -> None:
+def test_each_format_has_its_media_type(salesforces: Served) -> None:
     """JSON is no message of Salesforce's, and says so."""
-    api = vendor("{format: salesforce}")
+    api = salesforces
     answer = api.ask("POST", f"{WEBHOOK}?secret={SECRET}", json={"a": 1})
     assert (answer.status_code, answer.headers["Accept"]) == (415, "text/xml")
     described = api.ask("GET", "/openapi.json").json()["paths"][WEBHOOK]["post"]
