@@ -107,7 +107,7 @@ class Records(_Section):
     empty: str | None = None
     """What the CRM writes for no value, where that is not null: read as null, and sent to clear a field."""
 
-    @field_validator("id", "modified", mode="before")
+    @field_validator("id", "modified", mode="before", json_schema_input_type=Path | tuple[Path, ...])
     @classmethod
     def _one_path_is_a_list(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
@@ -273,7 +273,7 @@ class FieldRule(_Section):
     synonyms: dict[str, str] = Field(default_factory=dict)
     """For ``choice``: what the CRM says, in any case, and what it means here."""
 
-    @field_validator("names", mode="before")
+    @field_validator("names", mode="before", json_schema_input_type=Path | tuple[Path, ...] | None)
     @classmethod
     def _one_name_is_a_list(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value

@@ -17,6 +17,7 @@ from crm_pipeline.settings import Settings, SyncMode
 from crm_pipeline.store import contacts, health, landing, leases, ledger, migrate, rejects, state, webhooks
 from crm_pipeline.store.engine import open_database, reading
 from crm_pipeline.sync.apply import too_many_deletes
+from crm_pipeline.sync.budget import SharedBudget
 from crm_pipeline.sync.errors import OutdatedDatabaseError, UnknownContactError
 from crm_pipeline.sync.health import Health, read_health
 from crm_pipeline.sync.identity import NoIdentityError, whatsapp_id
@@ -55,6 +56,7 @@ class StatusReader:
                 "conflicts": ledger.count_open(tx, name),
                 "pendingPushes": contacts.count_to_push(tx, name, instants.now()),
             }
+        spent = SharedBudget(self.engine, name, self.connection.budget).spent()
         last_error = max((run for run in failed if run), key=lambda run: run.started_at, default=None)
         last_success = max((run.finished_at for run in done if run and run.finished_at), default=None)
         return {
@@ -69,6 +71,8 @@ class StatusReader:
             "lastError": None if last_error is None else _failure(last_error),
             "watermark": _shown(known.watermark if known else None),
             **figures,
+            "apiCallsToday": spent.today,
+            "apiQuotaLeft": spent.daily_left,
             "runs": {step: None if run is None else _run(run) for step, run in runs.items()},
         }
 

@@ -28,8 +28,8 @@ from crm_pipeline.connectors.base import ConnectorError, ConnectorSetupError, Cr
 from crm_pipeline.connectors.reasons import is_code
 from crm_pipeline.connectors.repeats import NotSentError
 
-EARLY = timedelta(seconds=60)
-"""A token is renewed so long before it ends."""
+EARLY, EARLY_SHARE = timedelta(seconds=60), 0.1
+"""A token is renewed so long before it ends, or by this share of its life."""
 _JWT_LIFE = timedelta(seconds=170)
 """Salesforce takes assertions that end within three minutes."""
 _JWT_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -44,7 +44,7 @@ class Token:
 
     value: str = field(repr=False)
     expires_at: datetime | None = None
-    """None where the CRM tells no end: it ends with a 401."""
+    """When a new one is due; None where the CRM tells no end: then a 401 does."""
     base: str | None = None
     """The API's own address, where the answer names it."""
     refresh_token: str | None = field(default=None, repr=False)
@@ -137,6 +137,14 @@ class Tokens(AuthBase):
         token = self._shelf.load()
         return token if token is not None and self._lasts(token) else self._renewed(token)
 
+    def base(self) -> str | None:
+        """Where the CRM says its API is. Once there has been a token it can be told without a new one.
+
+        Raises:
+            ConnectorError: there has been none, and there is none to be had.
+        """
+        return (self._shelf.load() or self.current()).base
+
     def renewed_after(self, used: str) -> None:
         """See to it that the token that was refused (its header) is not used again.
 
@@ -157,7 +165,7 @@ class Tokens(AuthBase):
             return token
 
     def _lasts(self, token: Token) -> bool:
-        return token.expires_at is None or self._clock() < token.expires_at - EARLY
+        return token.expires_at is None or self._clock() < token.expires_at
 
     def _asked(self, old: Token | None) -> Token:
         now, oauth = self._clock(), self._oauth
@@ -208,13 +216,24 @@ def _token(answer: Answered, now: datetime, refresh: str | None) -> Token:
     if answer.status != _OK or not isinstance(value, str) or not _fits_header(value):
         raise _refused(answer.status, told)
     new = told.get("refresh_token")
-    base = told.get("instance_url") or told.get("api_domain")
     return Token(
         value,
         _ends(told, now),
-        check_crm_url(base.rstrip("/")) if isinstance(base, str) and base else None,
+        _base(told.get("instance_url") or told.get("api_domain")),
         new if isinstance(new, str) and new else refresh,
     )
+
+
+def _base(told: Any) -> str | None:
+    """The API's address: the token goes there, so it must be one that a connection could name."""
+    if not isinstance(told, str) or not told:
+        return None
+    try:
+        return check_crm_url(told.rstrip("/"))
+    except ValueError:
+        raise TokenRefusedError(
+            "the token is for an address that is not used: no https, or no plain one"
+        ) from None
 
 
 def _ends(told: Mapping[str, Any], now: datetime) -> datetime | None:
@@ -223,7 +242,10 @@ def _ends(told: Mapping[str, Any], now: datetime) -> datetime | None:
         life = timedelta(seconds=float(seconds)) if seconds is not None else None
     except (TypeError, ValueError, OverflowError):
         return None
-    return now + min(life, _LONGEST_LIFE) if life is not None else None
+    if life is None:
+        return None
+    life = min(life, _LONGEST_LIFE)
+    return now + life - min(EARLY, life * EARLY_SHARE)
 
 
 def _refused(status: int, told: Mapping[str, Any]) -> ConnectorError:

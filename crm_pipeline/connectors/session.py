@@ -169,7 +169,7 @@ class Session:
         Raises:
             ConnectorError: there is no token to be had.
         """
-        base = self._tokens.current().base if self._tokens is not None else None
+        base = self._tokens.base() if self._tokens is not None else None
         if base is not None and not self._address.base.startswith(base):
             self._address = Address(base)
         return self._address

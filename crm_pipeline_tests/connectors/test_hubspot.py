@@ -98,6 +98,16 @@ def test_reading_goes_on_where_it_stopped() -> None:
                 next(made.connector.pages(window, {"by": "list", "after": "no number"}))
 
 
+def test_more_properties_than_a_url_holds_are_read_by_batches() -> None:
+    """A list of names that would be answered 414 goes out in the body of a second call."""
+    own = {
+        f"own_{number}": {"type": "text", "names": [f"properties.own_{number:040d}"]} for number in range(150)
+    }
+    with account("hubspot", 250, sections={"fields": own}) as made:
+        assert len({record.payload["properties"]["chat_id"] for record in made.read()}) == 250
+        assert made.crm.calls == {"list": 3, "batch_read": 3}
+
+
 def test_records_are_read_by_id_and_by_unique_value() -> None:
     """A hundred in a call; one that is gone is left out, one that was merged comes under the other's id."""
     with account("hubspot", 250) as made:

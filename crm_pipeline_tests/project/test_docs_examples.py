@@ -12,16 +12,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import sqlalchemy as sa
 
+from crm_pipeline.connection import Connection
 from crm_pipeline.connection_file import read_file, validate
 from crm_pipeline.service import ExternalCrmService
 from crm_pipeline.settings import load_settings
 from crm_pipeline.simulators.generic import CONTACTS_PATH, CrmOptions, GenericCrm, create_app
 from crm_pipeline.simulators.serve import running
 from crm_pipeline.store.engine import writing
-from crm_pipeline_tests.project.pages import DOCS, PAGES, Block, blocks
+from crm_pipeline_tests.project.pages import DOCS, PAGES, ROOT, Block, blocks
 
 CONTACTS = 50
 SEVERAL_PAGES = 250
@@ -73,6 +75,21 @@ def test_connection_files_load(block: Block, tmp_path: Path) -> None:
     environment = dict.fromkeys(re.findall(r"\$\{(\w+)\}", block.text), "from-the-environment")
     data, source = read_file(path, environment)
     assert validate(data, source).model_fields_set
+
+
+def test_the_schema_is_that_of_the_model() -> None:
+    """Editors check what the loader checks; ``tools/schema.py`` writes it anew."""
+    shown = json.loads((DOCS / "connection.schema.json").read_text(encoding="utf-8"))
+    assert shown == Connection.model_json_schema()
+
+
+@pytest.mark.parametrize(
+    "preset", sorted((ROOT / "crm_pipeline" / "presets").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_presets_fit_the_schema(preset: Path) -> None:
+    """A preset is a file like any other."""
+    data, _ = read_file(preset, {})
+    jsonschema.validate(data, Connection.model_json_schema())
 
 
 @pytest.mark.parametrize("block", WORKED)

@@ -140,6 +140,17 @@ def test_a_hint_is_read_back_before_it_is_applied(world: World) -> None:
     assert {row["outcome"] for row in world.rows("webhook_events")} == {"created"}
 
 
+def test_a_hint_about_a_record_that_is_gone_says_that_it_is_gone(world: World) -> None:
+    """A delete is told by id alone: what cannot be read any more has been deleted."""
+    world.connection = Connection.model_validate({"webhook": {"read_back": True}})
+    key = world.crm.put(**GUIDE)
+    world.sync()
+    world.crm.delete(key)
+    world.receive({"id": key})
+    world.apply()
+    assert world.contact(ONE)["archived_at"] is not None
+
+
 def test_a_hint_waits_while_the_crm_is_away(world: World) -> None:
     """Not lost, not hammered: tried again later."""
     world.connection = Connection.model_validate({"webhook": {"read_back": True}})
