@@ -127,7 +127,7 @@ def test_json_on_the_pages_is_json(page: Path) -> None:
 def test_run_configs_fit_their_jobs(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dagster takes the configuration that a page tells to paste into its launchpad."""
     for name in ("DATABASE_URL", "EXTERNAL_CRM_API_KEY"):  # set while another test loaded the definitions
-        monkeypatch.setenv(name, "sqlite://")
+        monkeypatch.setenv(name, "sqlite:///unused.db")
     import dagster as dg  # noqa: PLC0415 - half a second, for one test
     import yaml  # noqa: PLC0415 - as above
 
