@@ -410,18 +410,6 @@ def test_a_secret_under_another_name(serve: Serve) -> None:
     assert SECRET not in str(api.sql("SELECT payload FROM webhook_events"))
 
 
-def test_zohos_list_of_ids(serve: Serve) -> None:
-    """Records that are told by their ids alone are events to read back, one each."""
-    api = serve("webhook: {secret: token, records: ids, read_back: true}")
-    body = {"module": "Contacts", "ids": ["5550000001", "5550000002"], "operation": "update", "token": SECRET}
-    told = api.post_bytes(json.dumps(body).encode())
-    assert told.status_code == 200
-    assert len(told.json()["results"]) == 2
-    found = api.sql("SELECT external_id FROM webhook_events ORDER BY external_id")
-    assert found == [("5550000001",), ("5550000002",)]
-    assert api.post_bytes(json.dumps({**body, "token": "wrong"}).encode()).status_code == 401
-
-
 @pytest.mark.parametrize(
     "settings", [{"external_crm_webhook_secret": None}, {"external_crm_webhook_secret": "not base64!"}]
 )
