@@ -477,7 +477,18 @@ class Connection(_Section):
                 if name not in BUILT_IN and name not in self.fields:
                     msg = f"select.{way}.{name}: is not a field of a contact"
                     raise ValueError(msg)
+                choices = self._choices_of(name)
+                strange = [
+                    value for value in getattr(self.select, way)[name] if choices and value not in choices
+                ]
+                if strange and strange != [None]:
+                    msg = f"select.{way}.{name}: '{strange[0]}' is not one of the field's choices"
+                    raise ValueError(msg)
         return self
+
+    def _choices_of(self, name: str) -> tuple[str, ...]:
+        rule, built_in = self.fields.get(name), BUILT_IN.get(name)
+        return (rule.choices if rule else None) or (built_in.choices if built_in else ())
 
     @model_validator(mode="after")
     def _own_fields_have_a_type(self) -> Connection:

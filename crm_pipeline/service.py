@@ -124,13 +124,15 @@ class ExternalCrmService(StatusReader):
         is applied as ``WEBHOOK_APPLY`` says. Override it to change the payload first.
 
         Raises:
-            RecordRejected: it cannot become a contact; it is kept as rejected.
+            RecordRejected: it cannot become a contact; an object is kept as rejected.
             DisabledError: switched off.
         """
         taken = _through_the_api.get()
         if taken is not None:
             taken.receipt = taken.land(replace(taken.arrival, payload=payload))
             return _answer(taken.receipt)
+        if not isinstance(payload, dict):
+            raise RecordRejected({"record": "is not an object"})
         payload = {name: value for name, value in payload.items() if name != "secret"}
         receipt = self._land([Arrival(payload, None, self.run_id)])[0]
         if receipt.action == "rejected":

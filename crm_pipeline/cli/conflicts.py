@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crm_pipeline.cli.options import CommandError, Options
+from crm_pipeline.cli.options import LARGEST_ID, CommandError, Options
 from crm_pipeline.cli.output import exact, facts, table
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-ConflictId = Annotated[int, typer.Argument(metavar="ID", help="As listed.")]
+ConflictId = Annotated[int, typer.Argument(metavar="ID", max=LARGEST_ID, help="As listed.")]
 
 
 @app.command("list")

@@ -31,7 +31,7 @@ def _database_failure(error: Exception) -> str:
     from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
     if isinstance(error, OperationalError):  # names host and file, never a row's values
-        return f"Database: {str(error.orig).splitlines()[0]}"
+        return f"Database: {str(error.orig).splitlines()[0]} (see DATABASE_URL)"
     if isinstance(error, DBAPIError):
         return f"Database: {type(error.orig).__name__}{_MORE}"
     return f"Database: {type(error).__name__}{_MORE}" if isinstance(error, SQLAlchemyError) else ""

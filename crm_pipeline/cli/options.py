@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from crm_pipeline.settings import Settings
 
 
+LARGEST_ID = 2**63 - 1
+"""No database numbers a row higher."""
+
+
 class CommandError(Exception):
     """A command cannot do what it was asked; the text says why and what helps."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crm_pipeline.cli.options import CommandError, Options
+from crm_pipeline.cli.options import LARGEST_ID, CommandError, Options
 from crm_pipeline.cli.output import as_json, facts, table
 from crm_pipeline.sync.identity import is_address
 
@@ -57,7 +57,8 @@ def show_all(
 
 @app.command()
 def show(
-    context: typer.Context, reject_id: Annotated[int, typer.Argument(metavar="ID", help="As listed.")]
+    context: typer.Context,
+    reject_id: Annotated[int, typer.Argument(metavar="ID", max=LARGEST_ID, help="As listed.")],
 ) -> None:
     """Show one with the record it is about, personal data included."""
     from crm_pipeline.jsonio import loads
@@ -77,7 +78,9 @@ def show(
 @app.command()
 def replay(
     context: typer.Context,
-    reject_ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="As listed.")] = None,
+    reject_ids: Annotated[
+        list[int] | None, typer.Argument(metavar="[ID]...", max=LARGEST_ID, help="As listed.")
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
 ) -> None:
     """Try rejected records again, after the mapping or the record has been mended."""
@@ -96,7 +99,7 @@ def replay(
 @app.command()
 def dismiss(
     context: typer.Context,
-    reject_ids: Annotated[list[int], typer.Argument(metavar="ID...", help="As listed.")],
+    reject_ids: Annotated[list[int], typer.Argument(metavar="ID...", max=LARGEST_ID, help="As listed.")],
 ) -> None:
     """Forget rejects that nobody needs.
 

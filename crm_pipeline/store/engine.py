@@ -17,10 +17,11 @@ def open_database(url: str) -> Engine:
     """Open ``sqlite:///…`` or ``postgresql+psycopg://…`` (plain ``postgresql://`` means that).
 
     SQLite runs with a write-ahead log, full synchronous commits, foreign keys and a busy
-    timeout; its folder is made when missing.
+    timeout; its folder is made when missing, but not the folders above.
 
     Raises:
         ValueError: neither of the two.
+        OSError: SQLite's folder cannot be made.
     """
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
@@ -37,7 +38,7 @@ def open_database(url: str) -> Engine:
 
 def _sqlite(url: sa.URL) -> Engine:
     if url.database and url.database != ":memory:":
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        Path(url.database).parent.mkdir(exist_ok=True)
     engine = sa.create_engine(url)
     sa.event.listen(engine, "connect", _configure_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)

@@ -199,3 +199,9 @@ def test_a_field_of_your_own_takes_no_column_of_the_table() -> None:
     for column in columns:
         (problem,) = problems(f"fields:\n  {column}: {{type: text, names: [x]}}\n")
         assert f"fields.{column}: is a column of the contact table that the pipeline keeps" in problem
+
+
+def test_a_rule_selects_values_that_exist() -> None:
+    """A choice that is none would select nothing, and nobody would know why."""
+    (problem,) = problems("select: {inward: {deal_status: [dael]}}\n")
+    assert "select.inward.deal_status: 'dael' is not one of the field's choices" in problem
