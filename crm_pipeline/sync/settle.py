@@ -136,6 +136,10 @@ class Settler:
         contact = self.work.contact(link.contact_id) if link is not None else None
         if link is None:
             return Outcome.UNCHANGED
+        if self.work.confirmed_after(link.contact_id, row.read_at):
+            # It took a write of ours since: this tells of earlier, or our clock was set back.
+            self.work.distrusted.append(link.external_id)
+            return Outcome.UNCHANGED
         if contact is None or link.contact_deleted_at is not None:
             # Deleted on both sides. One made anew here since is a contact the CRM has never had.
             self.work.drop(link)

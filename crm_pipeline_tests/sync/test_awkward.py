@@ -198,3 +198,18 @@ def test_a_contact_taken_out_of_the_archive_is_made_anew_in_the_crm(world: World
     world.sync()
     assert sorted(record["phone"] for record in world.crm.records.values()) == [ONE, TWO]
     assert {row["contact_id"] for row in world.rows("links")} == {ONE, TWO}
+
+
+def test_that_a_record_was_missing_before_we_made_it_is_no_delete(world: World) -> None:
+    """A webhook named it too early; applied once more, that reading archives nobody."""
+    connect(world, webhook={"read_back": True})
+    world.crm.answers_with_record = False
+    world.receive({"id": "r00001", "phone": ONE})
+    world.apply()
+    world.sql("INSERT INTO contacts (id) VALUES (:id)", id=ONE)
+    world.sync()
+    assert list(world.crm.records) == ["r00001"]
+    world.crm.hidden.add("r00001")
+    connect(world, webhook={"read_back": True}, fields={"notes": {"names": ["memo"]}})
+    world.sync()
+    assert world.contact(ONE)["archived_at"] is None
