@@ -425,6 +425,17 @@ class Limits(_Section):
     max_json_depth: Annotated[int, Field(ge=4)] = 64
 
 
+class Retention(_Section):
+    """How long what has served its purpose is kept, in days; contacts and open matters stay."""
+
+    landed_days: Annotated[int, Field(ge=1)] = 90
+    """Older versions of records, applied webhooks, and writes that have ended."""
+    history_days: Annotated[int, Field(ge=1)] = 730
+    """Changes of contacts, and settled conflicts."""
+    runs_days: Annotated[int, Field(ge=1)] = 90
+    """Runs, ours and Dagster's, with their events."""
+
+
 class Budget(_Section):
     """How many calls the account allows; all processes that share the database keep to it together."""
 
@@ -455,6 +466,7 @@ class Connection(_Section):
     budget: Budget = Budget()
     merge: Merge = Merge()
     deletes: Deletes = Deletes()
+    retention: Retention = Retention()
     select: Selection = Selection()
     webhook: Webhook = Webhook()
     fields: dict[str, FieldRule] = Field(default_factory=dict)

@@ -19,7 +19,7 @@ from crm_pipeline import instants, jsonio
 from crm_pipeline.connectors.base import ConnectorError, Window
 from crm_pipeline.settings import PushMode, Settings, SettingsError, load_settings
 from crm_pipeline.status import UNKNOWN, StatusReader
-from crm_pipeline.store import contacts, landing, links, rejects, state, webhooks
+from crm_pipeline.store import contacts, landing, links, rejects, retention, state, webhooks
 from crm_pipeline.store.engine import writing
 from crm_pipeline.store.rejects import NewReject
 from crm_pipeline.sync import events, forget, pull, push, resolve
@@ -226,6 +226,18 @@ class ExternalCrmService(StatusReader):
             if push and self.settings.external_crm_push is not PushMode.OFF:
                 reports.append(self._push(context, progress, just_pulled=True))
             return reports
+
+    def prune(self) -> dict[str, int]:
+        """Remove what is older than the connection's ``retention`` allows; rows by table."""
+        rules, now = self.connection.retention, instants.now()
+        with self._leased("prune") as context, context.write() as tx:
+            return retention.prune(
+                tx,
+                context.name,
+                landed=now - timedelta(days=rules.landed_days),
+                history=now - timedelta(days=rules.history_days),
+                runs=now - timedelta(days=rules.runs_days),
+            )
 
     def reconcile(self, *, repair: bool = False, progress: Progress = no_progress) -> ReconcileReport:
         """Compare both sides whole; ``repair``: let the sync settle what differs silently.

@@ -59,6 +59,7 @@ def test_jobs() -> None:
         "push_job": ["outbound_push"],
         "sync_job": ["contacts", "external_contacts", "outbound_push"],
         "reconcile_job": ["parity"],
+        "retention_job": [],
     }
     for job in jobs.values():
         assert job.executor_def is dg.in_process_executor
@@ -86,6 +87,7 @@ def test_schedules_and_sensors() -> None:
     ] == [
         ("polling_schedule", "* * * * *", "UTC", dg.DefaultScheduleStatus.RUNNING),
         ("reconcile_schedule", "30 2 * * *", "UTC", dg.DefaultScheduleStatus.RUNNING),
+        ("retention_schedule", "30 3 * * *", "UTC", dg.DefaultScheduleStatus.RUNNING),
     ]
     assert [
         (sensor.name, sensor.job_name, sensor.minimum_interval_seconds, sensor.default_status)
