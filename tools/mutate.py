@@ -2,7 +2,7 @@
 
 ``mutate.py`` changes one place at a time, in a copy of the project under ``var/mutation``, and
 runs the module's unit tests on it; with names, only those modules. A change that no test notices
-has to be argued away in docs/mutation-testing.md, and what is argued there has to be true: the
+has to be argued away in docs/how-it-is-proved.md, and what is argued there has to be true: the
 exit code is 1 where the two differ. ``make mutation`` provides mutmut, whose operators these are.
 
 Beyond mutmut's own runner, decorated functions, constants and the parts of regular expressions
@@ -30,7 +30,7 @@ import libcst.matchers as m
 from mutmut.mutation.mutators import mutation_operators
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = Path("docs/mutation-testing.md")
+PAGE = Path("docs/how-it-is-proved.md")
 COPY = ROOT / "var" / "mutation" / "copy"
 COPIED = ("crm_pipeline", "crm_pipeline_tests", "docs", "pyproject.toml")
 TESTS = {

@@ -302,6 +302,8 @@ class Narrow(RuleBasedStateMachine):
         record = self._record(phone)
         over = record.get(FIELDS[name]) if record else None
         key = self.world.crm.put(record["id"] if record else None, **{"phone": phone, FIELDS[name]: value})
+        # What a listing by modified time leaves out for ever, only a comparison of everything finds.
+        self.world.crm.hidden.discard(key)
         if record is None:
             # Something of the CRM's own that no mapping names.
             self.ghost.unmapped[key] = self.world.crm.records[key]["unmapped"] = f"theirs {value}"
