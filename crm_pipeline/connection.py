@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
@@ -25,6 +25,17 @@ class _Section(BaseModel):
     """One section of the file: unknown keys are mistakes, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+_Made = TypeVar("_Made", bound=_Section)
+
+
+def _holding(section: _Made, key: str, placeholder: str) -> _Made:
+    """Check that a template has a place for what goes into it."""
+    if placeholder not in getattr(section, key):
+        msg = f"{key}: must hold {placeholder}"
+        raise ValueError(msg)
+    return section
 
 
 class ConnectorType(StrEnum):
@@ -87,6 +98,10 @@ class Auth(_Section):
     """For ``oauth2``."""
 
     @model_validator(mode="after")
+    def _holds_the_key(self) -> Auth:
+        return _holding(self, "template", "{api_key}") if self.kind == "header" else self
+
+    @model_validator(mode="after")
     def _tokens_come_from_somewhere(self) -> Auth:
         if (self.kind == "oauth2") != (self.oauth is not None):
             msg = "auth.oauth: goes with 'kind: oauth2', and is needed for it"
@@ -124,6 +139,10 @@ class TimeFilter(_Section):
     """The parameter's value, with ``{time}`` where the time goes: ``modified gt {time}``."""
     params: dict[str, str] = Field(default_factory=dict)
     """Parameters that go with it, and only with it."""
+
+    @model_validator(mode="after")
+    def _holds_the_time(self) -> TimeFilter:
+        return _holding(self, "template", "{time}")
 
 
 class Listing(_Section):
@@ -214,6 +233,10 @@ class Lookup(_Section):
     params: dict[str, str] = Field(default_factory=dict)
     """Parameters that go with it."""
 
+    @model_validator(mode="after")
+    def _holds_the_value(self) -> Lookup:
+        return _holding(self, "template", "{value}")
+
 
 class Writing(_Section):
     """How records are created, read and changed."""
@@ -236,6 +259,14 @@ class Writing(_Section):
     if_unmodified_since: bool = False
     """Send ``If-Unmodified-Since`` with a single change: the CRM answers 412 rather than let
     us overwrite what we have not seen. Only where the CRM knows the header."""
+
+    @model_validator(mode="after")
+    def _single_records_have_a_place(self) -> Writing:
+        for name, call in (("read", self.read), ("update", self.update)):
+            if call is not None and "{id}" not in call.path:
+                msg = f"{name}.path: must hold {{id}}, or it would mean the whole collection"
+                raise ValueError(msg)
+        return self
 
 
 class Direction(StrEnum):

@@ -103,12 +103,15 @@ def _word(value: object) -> object:
 def _items(value: object) -> object:
     if not isinstance(value, str):
         return value
-    return tuple(item.strip() for item in value.split(",") if item.strip())
+    items = tuple(item.strip() for item in value.split(",") if item.strip())
+    if value.strip() and not items:
+        raise ValueError  # nothing but commas is a slip, and must not mean that nothing is restricted
+    return items
 
 
 def _secret(value: object) -> object:
     text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-    if text != text.strip() or not (text.isascii() and text.isprintable()):
+    if not text or text != text.strip() or not (text.isascii() and text.isprintable()):
         raise ValueError
     return value
 

@@ -284,20 +284,23 @@ ROUTES: tuple[Route, ...] = (
 
 async def _apply_now(api: Api, results: list[dict[str, Any]], seconds: float) -> None:
     """Have landed events applied, and put what became of them into their results."""
-    landed = {result["eventId"]: result for result in results if result["status"] == "landed"}
+    landed = [result for result in results if result["status"] == "landed"]
     if not landed:
         return
     try:
-        found = await api.apply(list(landed), seconds)
+        found = await api.apply(list({result["eventId"] for result in landed}), seconds)
     except Exception as error:  # noqa: BLE001 - it is durable, and the sensor will see to it
         api.log.warning("webhooks are left to the sensor", error=type(error).__name__)
         return
-    for became in found:
+    ends = {became["eventId"]: became for became in found if became is not None}
+    for result in landed:
+        became = ends.get(result["eventId"])
         if became is None:
             continue
-        result = landed[became["eventId"]]
-        result["status"] = became["status"]
-        if became["status"] == "rejected":
+        result |= {"status": became["status"], "userId": became["userId"] or result["userId"]}
+        if became["status"] == "applied":
+            result["action"] = became["action"]
+        elif became["status"] == "rejected":
             result |= {"success": False, "action": "rejected", "reasons": became["reasons"]}
 
 

@@ -76,10 +76,13 @@ _MOST_SIGNATURES = 16
 def _standard_key(secret: str) -> bytes:
     text = secret.removeprefix("whsec_")
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except ValueError:
+        key = b""
+    if not key:
         msg = "EXTERNAL_CRM_WEBHOOK_SECRET must be base64, with or without whsec_, to sign Standard Webhooks"
-        raise SecretFormError(msg) from None
+        raise SecretFormError(msg)
+    return key
 
 
 def _standard(signature: Signature, keys: Sequence[bytes]) -> Verifier:

@@ -72,9 +72,16 @@ def look_at_crm(
     """Whether the CRM lets us in, tells the time, and has the fields of the mapping."""
     try:
         connector = connect()
-        page = next(iter(connector.pages(Window())))
         schema = connector.schema()
     except ConnectorError as error:
+        yield _not_let_in(error)
+        return
+    try:
+        page = next(iter(connector.pages(Window())))
+    except ConnectorError as error:
+        # A field that is not there can be all that is wrong with the listing.
+        if schema is not None:
+            yield from _by_schema(connection, mapping, {field.path: field for field in schema})
         yield _not_let_in(error)
         return
     yield Finding("CRM", Grade.GOOD, f"lets us read; {len(page.records)} records on the first page")
@@ -142,8 +149,15 @@ def _field(field: CompiledField, schema: dict[str, CrmField]) -> Iterator[Findin
             f"make it there, or name another in fields.{field.name}",
         )
         return
-    target = schema.get(field.write or named[0])
-    if target is None or field.direction is Direction.IN:
+    if field.direction is Direction.IN:
+        return
+    written = (field.write,) if field.write else field.parts or named[:1]
+    missing = [path for path in written if path not in schema]
+    if missing and not related:
+        text = f"the CRM has no {', '.join(missing)}, which would be written"
+        yield Finding(field.json_name, Grade.BAD, text, f"mend fields.{field.name}")
+    target = schema.get(written[0])
+    if target is None:
         return
     if not target.writable:
         yield Finding(

@@ -278,3 +278,20 @@ def test_nothing_that_is_shown_holds_a_secret(monkeypatch: pytest.MonkeyPatch) -
     assert public["DATABASE_URL"] == "postgresql+psycopg://u:***@db/crm"
     assert public["EXTERNAL_CRM_API_KEY"] == "set"
     assert set(public) == set(VARIABLES)
+
+
+@pytest.mark.parametrize("variable", ["EXTERNAL_CRM_WEBHOOK_SECRET", "CRM_API_KEY", "ALLOWED_IPS"])
+@pytest.mark.parametrize("text", [",", " , "])
+def test_a_slip_of_the_comma_opens_no_door(monkeypatch: pytest.MonkeyPatch, variable: str, text: str) -> None:
+    """Nothing but commas is neither an empty secret that anybody knows nor a list that lets everybody in."""
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(SettingsError, match=variable):
+        load_settings()
+
+
+@pytest.mark.parametrize("text", ["good-secret,", ",good-secret", "one,,two"])
+def test_an_empty_secret_among_others_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """As it happens while secrets are rotated: everybody would know the second one."""
+    monkeypatch.setenv("EXTERNAL_CRM_WEBHOOK_SECRET", text)
+    with pytest.raises(SettingsError, match="EXTERNAL_CRM_WEBHOOK_SECRET"):
+        load_settings()

@@ -205,3 +205,19 @@ def test_a_rule_selects_values_that_exist() -> None:
     """A choice that is none would select nothing, and nobody would know why."""
     (problem,) = problems("select: {inward: {deal_status: [dael]}}\n")
     assert "select.inward.deal_status: 'dael' is not one of the field's choices" in problem
+
+
+@pytest.mark.parametrize(
+    "text,key",
+    [
+        ("writing: {update: {method: PATCH, path: /contacts}}\n", "writing: update.path: must hold {id}"),
+        ("writing: {read: {method: GET, path: /contacts}}\n", "writing: read.path: must hold {id}"),
+        ("auth: {kind: header, template: 'Token {apikey}'}\n", "auth: template: must hold {api_key}"),
+        ("listing: {modified_since: {param: s, template: now}}\n", "template: must hold {time}"),
+        ("writing: {lookup: {param: q, template: all}}\n", "template: must hold {value}"),
+    ],
+)
+def test_a_template_has_a_place_for_what_goes_into_it(text: str, key: str) -> None:
+    """Without one a change would go to all records, or the words instead of the key."""
+    (problem,) = problems(text)
+    assert key.rpartition(": ")[2] in problem
