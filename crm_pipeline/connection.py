@@ -378,6 +378,9 @@ class Webhook(_Section):
     """Where an event names the record it is about; as in ``records.id`` when not given."""
     event_id: Path | None = None
     """Where a record names its event; the header ``webhook-id`` or ``Idempotency-Key`` does otherwise."""
+    public_url: CrmUrl | None = None
+    """For ``zoho``: the address notifications are sent to. A schedule then keeps the channel that Zoho
+    sends them through."""
 
     @model_validator(mode="before")
     @classmethod
@@ -479,6 +482,13 @@ class Connection(_Section):
         since, before = self.listing.modified_since, self.listing.modified_before
         if since is not None and before is not None and since.param == before.param:
             msg = "listing.modified_before: needs another 'param' than modified_since, or leave it out"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _channels_are_zohos(self) -> Connection:
+        if self.webhook.public_url is not None and self.type is not ConnectorType.ZOHO:
+            msg = "webhook.public_url: goes with 'type: zoho', whose channels the pipeline keeps"
             raise ValueError(msg)
         return self
 
