@@ -265,6 +265,8 @@ class FieldRule(_Section):
     parts: tuple[Path, ...] | None = None
     """For a text kept in several places, such as a first and a last name: read joined by blanks;
     written with its last word in the last place and the rest in the first. In place of ``names``."""
+    placeholder: Annotated[str, Field(min_length=1)] | None = None
+    """For a text that the CRM will not leave empty: sent in place of nothing, and read as nothing."""
     type: FieldType | None = None
     """Required for a field of your own; the built-in fields have theirs."""
     direction: Direction = Direction.BOTH
@@ -524,6 +526,9 @@ class Connection(_Section):
             kind = BUILT_IN[name].type if name in BUILT_IN else rule.type
             if rule.parts is not None and kind is not FieldType.TEXT:
                 msg = f"fields.{name}.parts: only text comes in parts"
+                raise ValueError(msg)
+            if rule.placeholder is not None and kind is not FieldType.TEXT:
+                msg = f"fields.{name}.placeholder: only text has one"
                 raise ValueError(msg)
             if name not in BUILT_IN and (rule.type is None or not (rule.names or rule.parts)):
                 msg = f"fields.{name}: a field of your own needs 'type' and 'names'"

@@ -35,6 +35,8 @@ class CompiledField:
     write: str | None
     parts: tuple[str, ...]
     """Places of a text kept in several; empty for all other fields."""
+    placeholder: str | None
+    """What a text is written as that is empty here and must not be there."""
     coerce: Coercer
     coerce_internal: Coercer
     """For values SQL programs wrote: their naive times are UTC, as the column says."""
@@ -193,6 +195,8 @@ class FieldMapping:
 
     def _outward(self, field: CompiledField, value: Value) -> Value:
         """A value as the CRM writes it."""
+        if field.placeholder is not None and value in (None, ""):
+            return field.placeholder
         if value is None:
             return self.empty
         if field.type is not FieldType.INSTANT or not isinstance(value, str):
@@ -246,14 +250,22 @@ def _compile(name: str, connection: Connection) -> CompiledField:
         paths=rule.names or base.external_names,
         write=rule.write,
         parts=rule.parts or (),
-        coerce=coercer(spec),
-        coerce_internal=coercer(internal),
+        placeholder=rule.placeholder,
+        coerce=_without_placeholder(coercer(spec), rule.placeholder),
+        coerce_internal=_without_placeholder(coercer(internal), rule.placeholder),
         choices=choices,
         nullable=base.nullable,
         direction=rule.direction,
         policy=rule.policy or connection.merge.policy,
         built_in=name in BUILT_IN,
     )
+
+
+def _without_placeholder(coerce: Coercer, placeholder: str | None) -> Coercer:
+    """Read a placeholder as nothing, on either side."""
+    if placeholder is None:
+        return coerce
+    return lambda raw: None if raw == placeholder else coerce(raw)
 
 
 def _needs_walk(paths: Iterable[str]) -> bool:

@@ -43,6 +43,7 @@ PLACES = {"<filter>": "modified_since", "<call>": "create", "<batch>": "batch_cr
 INSTEAD: dict[str, dict[str, Any]] = {
     "auth.oauth": {"kind": "oauth2"},
     "fields.<field>.parts": {"type": "text"},
+    "fields.<field>.placeholder": {"type": "text", "names": ["tier"]},
 }
 """What a single key needs beside it, in place of the former."""
 AROUND: dict[str, dict[str, Any]] = {"webhook.public_url": {"type": "zoho"}}

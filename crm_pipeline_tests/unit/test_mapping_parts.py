@@ -71,3 +71,26 @@ def test_times_are_written_in_the_crms_form_and_zone() -> None:
     assert mapping().to_external(contact, names, {}, None) == {"meeting_date": "2026-03-01T02:00:00Z"}
     local = mapping(writing={"time_format": "%d.%m.%Y %H:%M", "time_zone": "Asia/Jakarta"})
     assert local.to_external(contact, names, {}, None) == {"meeting_date": "01.03.2026 09:00"}
+
+
+def test_a_placeholder_stands_for_nothing_both_ways() -> None:
+    """A CRM that wants a last name gets one, and no contact is ever called that."""
+    parts = mapping(fields={"nama": {**NAME["nama"], "placeholder": "-"}})
+    plain = mapping(fields={"notes": {"names": ["about"], "placeholder": "(none)"}})
+    for value in (None, ""):
+        written = parts.to_external({"nama": value}, ["nama"], {}, None)
+        assert written == {"name": {"first": None, "last": "-"}}
+        assert parts.to_contact(written) == {"nama": None}
+        assert plain.to_external({"notes": value}, ["notes"], {}, None) == {"about": "(none)"}
+    assert parts.to_contact({"name": {"first": "Contoh", "last": "-"}}) == {"nama": "Contoh"}
+    assert plain.to_contact({"about": "(none)"}) == {"notes": None}
+    assert parts.canonical({"nama": "-"})[0]["nama"] is None
+    assert parts.to_external({"nama": "Contoh"}, ["nama"], {}, None) == {
+        "name": {"first": None, "last": "Contoh"}
+    }
+
+
+def test_only_text_has_a_placeholder() -> None:
+    """A number in place of none would be taken for one."""
+    with pytest.raises(ValueError, match=r"fields\.capacity.placeholder: only text"):
+        mapping(fields={"capacity": {"placeholder": "0"}})
