@@ -18,7 +18,8 @@ from crm_pipeline.checked import CrmUrl, Region, ZoneName
 from crm_pipeline.contact import BUILT_IN, RESERVED, FieldType
 
 Path = str
-"""A dotted path into a JSON document: ``data.items``, ``phones.0.value``, ``name``."""
+"""A dotted path into a JSON document: ``data.items``, ``phones.0.value``, ``name``. A field's path
+may choose from a list of objects: ``phones[type=work].number``."""
 
 
 class _Section(BaseModel):
