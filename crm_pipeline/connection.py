@@ -18,7 +18,8 @@ from crm_pipeline.checked import CrmUrl, Region, ZoneName
 from crm_pipeline.contact import BUILT_IN, RESERVED, FieldType
 
 Path = str
-"""A dotted path into a JSON document: ``data.items``, ``phones.0.value``, ``name``."""
+"""A dotted path into a JSON document: ``data.items``, ``phones.0.value``, ``name``. A field's path
+may choose from a list of objects: ``phones[type=work].number``."""
 
 
 class _Section(BaseModel):
@@ -296,6 +297,8 @@ class FieldRule(_Section):
     parts: tuple[Path, ...] | None = None
     """For a text kept in several places, such as a first and a last name: read joined by blanks;
     written with its last word in the last place and the rest in the first. In place of ``names``."""
+    placeholder: Annotated[str, Field(min_length=1)] | None = None
+    """For a text that the CRM will not leave empty: sent in place of nothing, and read as nothing."""
     type: FieldType | None = None
     """Required for a field of your own; the built-in fields have theirs."""
     direction: Direction = Direction.BOTH
@@ -409,6 +412,9 @@ class Webhook(_Section):
     """Where an event names the record it is about; as in ``records.id`` when not given."""
     event_id: Path | None = None
     """Where a record names its event; the header ``webhook-id`` or ``Idempotency-Key`` does otherwise."""
+    public_url: CrmUrl | None = None
+    """For ``zoho``: the address notifications are sent to. A schedule then keeps the channel that Zoho
+    sends them through."""
 
     @model_validator(mode="before")
     @classmethod
@@ -514,6 +520,13 @@ class Connection(_Section):
         return self
 
     @model_validator(mode="after")
+    def _channels_are_zohos(self) -> Connection:
+        if self.webhook.public_url is not None and self.type is not ConnectorType.ZOHO:
+            msg = "webhook.public_url: goes with 'type: zoho', whose channels the pipeline keeps"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _selected_fields_exist(self) -> Connection:
         for way in ("inward", "outward"):
             for name in getattr(self.select, way):
@@ -545,6 +558,9 @@ class Connection(_Section):
             kind = BUILT_IN[name].type if name in BUILT_IN else rule.type
             if rule.parts is not None and kind is not FieldType.TEXT:
                 msg = f"fields.{name}.parts: only text comes in parts"
+                raise ValueError(msg)
+            if rule.placeholder is not None and kind is not FieldType.TEXT:
+                msg = f"fields.{name}.placeholder: only text has one"
                 raise ValueError(msg)
             if name not in BUILT_IN and (rule.type is None or not (rule.names or rule.parts)):
                 msg = f"fields.{name}: a field of your own needs 'type' and 'names'"

@@ -12,12 +12,13 @@ from crm_pipeline.orchestration.resources import Database, ExternalCrm, variable
 from crm_pipeline.orchestration.retention import retention_job, retention_schedule
 from crm_pipeline.orchestration.schedules import polling_schedule
 from crm_pipeline.orchestration.sensors import contact_change_sensor, webhook_sensor
+from crm_pipeline.orchestration.watch import WATCH_JOBS, WATCH_SCHEDULES
 
 defs = dg.Definitions(
     assets=[external_contacts, webhook_events, contacts, outbound_push, parity],
     asset_checks=[connection_checks, contact_checks],
-    jobs=[pull_job, webhook_job, push_job, sync_job, reconcile_job, retention_job],
-    schedules=[polling_schedule, reconcile_schedule, retention_schedule],
+    jobs=[pull_job, webhook_job, push_job, sync_job, reconcile_job, retention_job, *WATCH_JOBS],
+    schedules=[polling_schedule, reconcile_schedule, retention_schedule, *WATCH_SCHEDULES],
     sensors=[webhook_sensor, contact_change_sensor],
     resources={
         "database": Database(url=variable("DATABASE_URL")),

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from crm_pipeline.connectors.base import Connector
     from crm_pipeline.sync.parity import ReconcileReport
+    from crm_pipeline.sync.watch import Watch, Watcher
 
 _Told = TypeVar("_Told", Report, "ReconcileReport")
 
@@ -258,6 +259,27 @@ class ExternalCrmService(StatusReader):
                 lambda: reconcile(context, repair=repair, patience=patience, progress=progress),
             )
 
+    # The channel that a CRM tells of changes through, where it must be asked for one.
+
+    def watch_due(self, now: datetime) -> bool:
+        """Whether the notification channel must be made or renewed. No CRM call.
+
+        Raises:
+            ConnectorSetupError: there is no secret to make it with.
+        """
+        return self._watch().due(now)
+
+    def renew_watch(self) -> datetime:
+        """Make or renew the notification channel of ``webhook.public_url``; when it ends.
+
+        Raises:
+            ConnectorError: it is not set up, or the CRM does not take it.
+            DisabledError: switched off.
+        """
+        if not self.settings.external_crm_enabled:
+            raise DisabledError("cannot watch: EXTERNAL_CRM_ENABLED is false")
+        return self._watch().renew(lambda: cast("Watcher", self.connector), instants.now)
+
     # What helps to set it up.
 
     def doctor(self) -> list[Finding]:
@@ -275,6 +297,12 @@ class ExternalCrmService(StatusReader):
     def preview(self, record: Any) -> Preview:
         """What the mapping makes of one record, and why."""
         return preview(self.mapping, self._translator(), record)
+
+    def _watch(self) -> Watch:
+        from crm_pipeline.sync.watch import Watch  # noqa: PLC0415 - requests is slow to import
+
+        secrets = self.settings.external_crm_webhook_secret
+        return Watch(self.engine, self.connection, tuple(each.get_secret_value() for each in secrets))
 
     def _connected(self) -> Connector:
         return self.connector

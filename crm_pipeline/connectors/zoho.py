@@ -28,6 +28,7 @@ from crm_pipeline.connectors.budget import Usage
 from crm_pipeline.connectors.records import RecordReader
 from crm_pipeline.connectors.session import Answer, Dialect, Session
 from crm_pipeline.connectors.vendor import body_of, chunks, field_paths, list_in, origin_of, server_time
+from crm_pipeline.connectors.zoho_watch import Channel, ask_for
 from crm_pipeline.connectors.zoho_writes import BATCH, ZohoWriter
 
 _PAGE = 200
@@ -101,9 +102,7 @@ class ZohoConnector:
             return None
         value = unique_value.replace("\\", "\\\\").replace("'", "\\'")
         query = {"select_query": f"select id from Contacts where {self._unique} = '{value}' limit 0, 200"}  # noqa: S608 - the name is checked, the value escaped
-        url = self._session.address.base
-        path = f"{origin_of(url)}{self._path.rpartition('/')[0]}/coql"
-        answer = self._session.send("POST", path, body=orjson.dumps(query), reads=True)
+        answer = self._session.send("POST", self._beside("coql"), body=orjson.dumps(query), reads=True)
         found = self._body(answer)
         ids = [str(item.get("id")) for item in list_in(found, "data") if isinstance(item, dict)]
         return self.read(ids)
@@ -114,9 +113,12 @@ class ZohoConnector:
 
     def schema(self) -> list[CrmField] | None:
         """The module's fields. See ``Connector.schema``."""
-        url = f"{origin_of(self._session.address.base)}{self._path.rpartition('/')[0]}/settings/fields"
-        answer = self._session.send("GET", url, params={"module": "Contacts"})
+        answer = self._session.send("GET", self._beside("settings/fields"), params={"module": "Contacts"})
         return [_field(each) for each in list_in(self._body(answer), "fields")]
+
+    def watch(self, channel: Channel) -> datetime:
+        """Renew a notification channel, or make it; when it ends. See ``ask_for``."""
+        return ask_for(self._session, self._beside("actions/watch"), channel)
 
     def close(self) -> None:
         """Give connections back."""
@@ -124,6 +126,10 @@ class ZohoConnector:
 
     def _url(self, below: str = "") -> str:
         return f"{origin_of(self._session.address.base)}{self._path}{below}"
+
+    def _beside(self, path: str) -> str:
+        """The URL of what lies beside the contacts."""
+        return f"{origin_of(self._session.address.base)}{self._path.rpartition('/')[0]}/{path}"
 
     def _asked(self, window: Window, place: Resume) -> Answer:
         """Ask for the page at a place."""

@@ -33,6 +33,7 @@ from crm_pipeline.simulators.zoho_rules import (
     stored,
     time_text,
 )
+from crm_pipeline.simulators.zoho_watch import Channels
 
 PAGE_MAX = 200
 DISCRETE = 2_000
@@ -343,7 +344,7 @@ def _moment(text: str) -> datetime:
 
 def create_app(crm: VendorCrm) -> ASGIApp:
     """Put an account on HTTP."""
-    account = Zoho(crm)
+    account, channels = Zoho(crm), Channels(crm.clock)
     contacts = f"{_ROOT}/Contacts"
     table: list[tuple[str, str, str, Callable[[Request, Any], Response]]] = [
         ("GET", contacts, "list", account.listing),
@@ -358,6 +359,9 @@ def create_app(crm: VendorCrm) -> ASGIApp:
         ("DELETE", f"{contacts}/{{id}}", "delete", account.delete),
         ("POST", f"{_ROOT}/coql", "coql", account.coql),
         ("GET", f"{_ROOT}/settings/fields", "fields", account.fields),
+        ("GET", f"{_ROOT}/actions/watch", "watch", channels.listing),
+        ("POST", f"{_ROOT}/actions/watch", "watch", channels.make),
+        ("PUT", f"{_ROOT}/actions/watch", "watch", channels.renew),
     ]
     routes = [Route(path, account.guarded(kind, act), methods=[method]) for method, path, kind, act in table]
     routes += [

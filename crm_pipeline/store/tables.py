@@ -283,6 +283,17 @@ tokens = sa.Table(
     sa.Column("sealed", sa.Text, nullable=False),
 )
 
+channels = sa.Table(
+    "channels",
+    metadata,
+    sa.Column("connection", sa.Text, primary_key=True),
+    sa.Column("channel_id", sa.Text, nullable=False),
+    # Short digest of what the channel was made with: the address and the token.
+    sa.Column("asked", sa.Text, nullable=False),
+    sa.Column("renewed_at", Instant, nullable=False),
+    sa.Column("expires_at", Instant, nullable=False),
+)
+
 sync_runs = sa.Table(
     "sync_runs",
     metadata,

@@ -25,7 +25,8 @@ from crm_pipeline.contact import FieldType
 from crm_pipeline.store.migrate import is_current
 from crm_pipeline.sync.budget import SharedBudget
 from crm_pipeline.sync.errors import RecordRejected
-from crm_pipeline.sync.mapping import CompiledField, FieldMapping, held
+from crm_pipeline.sync.mapping import CompiledField, FieldMapping
+from crm_pipeline.sync.paths import held
 
 _CLOCKS_MAY_DIFFER = timedelta(seconds=60)
 _KINDS = {

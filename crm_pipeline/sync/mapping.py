@@ -6,10 +6,9 @@ nothing about the field, null clears it, and ``0`` and ``""`` are values.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from zoneinfo import ZoneInfo
 
 from crm_pipeline import instants
@@ -17,11 +16,10 @@ from crm_pipeline.connection import Connection, Direction, FieldRule, Policy
 from crm_pipeline.contact import BUILT_IN, ContactField, FieldType
 from crm_pipeline.sync.coerce import Coercer, NotAValueError, Spec, Value, coercer
 from crm_pipeline.sync.errors import RecordRejected
+from crm_pipeline.sync.paths import MISSING, get, needs_walk, put
 
 Values: TypeAlias = dict[str, Value]
 """Canonical values by field name; a missing key is absent."""
-
-_MISSING: Final = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +33,8 @@ class CompiledField:
     write: str | None
     parts: tuple[str, ...]
     """Places of a text kept in several; empty for all other fields."""
+    placeholder: str | None
+    """What a text is written as that is empty here and must not be there."""
     coerce: Coercer
     coerce_internal: Coercer
     """For values SQL programs wrote: their naive times are UTC, as the column says."""
@@ -77,7 +77,7 @@ class FieldMapping:
             name: _compile(name, connection) for name in [*BUILT_IN, *_own_fields(connection)]
         }
         self._read_rules = [
-            (field.name, field.paths, _needs_walk(field.paths), field.coerce, field.nullable)
+            (field.name, field.paths, needs_walk(field.paths), field.coerce, field.nullable)
             for field in self.fields.values()
             if field.type is not FieldType.WHATSAPP_ID and not field.parts
         ]
@@ -97,8 +97,8 @@ class FieldMapping:
         values = self._identity(record, reasons)
         for name, paths, walk, coerce, nullable in self._read_rules:
             for path in paths:
-                raw = _get(record, path) if walk else record.get(path, _MISSING)
-                if raw is _MISSING:
+                raw = get(record, path) if walk else record.get(path, MISSING)
+                if raw is MISSING:
                     continue
                 try:
                     value = coerce(None if raw == self.empty else raw)
@@ -118,7 +118,7 @@ class FieldMapping:
         self, field: CompiledField, record: dict[str, Any], values: Values, reasons: dict[str, str]
     ) -> None:
         """Join a text that is kept in several places; absent only where all of them are."""
-        found = [raw for raw in (_get(record, path) for path in field.parts) if raw is not _MISSING]
+        found = [raw for raw in (get(record, path) for path in field.parts) if raw is not MISSING]
         if not found:
             return
         try:
@@ -140,7 +140,7 @@ class FieldMapping:
             if name in changed and name in contact:
                 field = self.fields[name]
                 for path, value in _written(field, self._outward(field, contact[name]), known, self.empty):
-                    if not _set(payload, path, value, known):
+                    if not put(payload, path, value, known):
                         raise RecordRejected({field.json_name: f"{path} runs through another value"})
         return payload
 
@@ -193,6 +193,8 @@ class FieldMapping:
 
     def _outward(self, field: CompiledField, value: Value) -> Value:
         """A value as the CRM writes it."""
+        if field.placeholder is not None and value in (None, ""):
+            return field.placeholder
         if value is None:
             return self.empty
         if field.type is not FieldType.INSTANT or not isinstance(value, str):
@@ -209,8 +211,8 @@ class FieldMapping:
     def _identity(self, record: dict[str, Any], reasons: dict[str, str]) -> Values:
         """The first usable id; a record whose ids are all empty simply has none."""
         for path in self._id.paths:
-            raw = _get(record, path)
-            if raw is _MISSING:
+            raw = get(record, path)
+            if raw is MISSING:
                 continue
             try:
                 value = self._id.coerce(raw)
@@ -246,8 +248,9 @@ def _compile(name: str, connection: Connection) -> CompiledField:
         paths=rule.names or base.external_names,
         write=rule.write,
         parts=rule.parts or (),
-        coerce=coercer(spec),
-        coerce_internal=coercer(internal),
+        placeholder=rule.placeholder,
+        coerce=_without_placeholder(coercer(spec), rule.placeholder),
+        coerce_internal=_without_placeholder(coercer(internal), rule.placeholder),
         choices=choices,
         nullable=base.nullable,
         direction=rule.direction,
@@ -256,77 +259,11 @@ def _compile(name: str, connection: Connection) -> CompiledField:
     )
 
 
-def _needs_walk(paths: Iterable[str]) -> bool:
-    return any("." in path for path in paths)
-
-
-def _get(document: Any, path: str) -> Any:
-    """Value at a dotted path; a key that itself holds the dots comes first."""
-    if isinstance(document, dict) and path in document:
-        return document[path]
-    here = document
-    for step in path.split("."):
-        if isinstance(here, dict):
-            here = here.get(step, _MISSING)
-        elif isinstance(here, list) and _is_index(step):
-            here = here[int(step)] if int(step) < len(here) else _MISSING
-        else:
-            return _MISSING
-        if here is _MISSING:
-            return _MISSING
-    return here
-
-
-def held(record: Mapping[str, Any], path: str) -> tuple[bool, Any]:
-    """Whether a record mentions a path, and what stands there."""
-    found = _get(record, path)
-    return found is not _MISSING, None if found is _MISSING else found
-
-
-def _set(document: dict[str, Any], path: str, value: Any, known: Mapping[str, Any] | None) -> bool:
-    """Put a value at a dotted path, making objects and lists on the way.
-
-    Written as the record is ``known``: a key that itself holds the dots stays one key, and
-    a list goes out with all it held, because CRMs replace lists as a whole.
-
-    Returns:
-        Whether there was a way: no other value stands where the path leads.
-    """
-    steps = [path] if known is not None and path in known else path.split(".")
-    here: Any = document
-    there: Any = known
-    for step, following in zip(steps, [*steps[1:], None], strict=True):
-        if isinstance(here, list):
-            if not _is_index(step):
-                return False
-            here.extend({} for _ in range(int(step) + 1 - len(here)))
-        key: Any = int(step) if isinstance(here, list) else step
-        inner = here[key] if isinstance(here, list) else here.get(key)
-        there = _get(there, step)
-        filled = isinstance(inner, dict | list) and bool(inner)
-        if following is None:
-            if filled:
-                return False
-            here[key] = value
-        elif filled:
-            here = inner
-        elif inner in (None, {}, []):
-            here[key] = _container(following, there)
-            here = here[key]
-        else:
-            return False
-    return True
-
-
-def _container(following: str, known: Any) -> Any:
-    """What a path goes on in."""
-    if isinstance(known, list):
-        return copy.deepcopy(known)
-    return [] if _is_index(following) and not isinstance(known, dict) else {}
-
-
-def _is_index(step: str) -> bool:
-    return step.isascii() and step.isdigit()
+def _without_placeholder(coerce: Coercer, placeholder: str | None) -> Coercer:
+    """Read a placeholder as nothing, on either side."""
+    if placeholder is None:
+        return coerce
+    return lambda raw: None if raw == placeholder else coerce(raw)
 
 
 def _written(
@@ -346,6 +283,6 @@ def _written_path(field: CompiledField, known: Mapping[str, Any] | None) -> str:
         return field.write
     if known is not None:
         for path in field.paths:
-            if _get(known, path) is not _MISSING:
+            if get(known, path) is not MISSING:
                 return path
     return field.paths[0]

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from crm_pipeline.connection import Direction
 from crm_pipeline.store.links import Link
 from crm_pipeline.sync.errors import RecordRejected
-from crm_pipeline.sync.mapping import FieldMapping, Translator, Values
+from crm_pipeline.sync.mapping import CompiledField, FieldMapping, Translator, Values
 from crm_pipeline.sync.merge import ABSENT, to_push
 from crm_pipeline.sync.reports import Outcome
 from crm_pipeline.sync.selection import takes_part
@@ -55,7 +56,11 @@ def plan_write(
     dirty = [
         name
         for name, field in mapping.fields.items()
-        if name not in held and to_push(values.get(name), shadow.get(name, ABSENT), field.direction)
+        if name not in held
+        and (
+            to_push(values.get(name), shadow.get(name, ABSENT), field.direction)
+            or (link is None and _must_be_filled(field))
+        )
     ]
     if not dirty:
         return Outcome.UNCHANGED
@@ -77,6 +82,11 @@ def plan_write(
         expected=link.external_modified_at if link is not None else None,
         shown=frozenset(known if known is not None else payload),
     )
+
+
+def _must_be_filled(field: CompiledField) -> bool:
+    """Whether no record can be created without it."""
+    return field.placeholder is not None and field.direction is not Direction.IN
 
 
 def _name(mapping: FieldMapping, json_name: str) -> str | None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from crm_pipeline.sync.coerce import NotAValueError, Value
 from crm_pipeline.sync.errors import RecordRejected
-from crm_pipeline.sync.mapping import CompiledField, FieldMapping, Translator, Values, held
+from crm_pipeline.sync.mapping import CompiledField, FieldMapping, Translator, Values
+from crm_pipeline.sync.paths import held
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,3 +92,18 @@ def test_a_value_that_must_be_written_and_fits_no_field_rejects_the_push() -> No
     planned = plan({"capacity": "many"}, capacity="many", nama="Budi")
     assert isinstance(planned, PlannedWrite)
     assert planned.payload == {"name": "Budi"}
+
+
+@pytest.mark.parametrize("direction, payload", [("both", {"name": "-"}), ("out", {"name": "-"}), ("in", {})])
+def test_a_create_fills_what_must_not_be_empty(direction: str, payload: dict[str, Any]) -> None:
+    """A field with a placeholder goes with every create; a change sends it only when it changed."""
+    rule = {"nama": {"placeholder": "-", "direction": direction}}
+    made = FieldMapping(Connection.model_validate({"fields": rule}))
+    contact = {**EMPTY, "id": BUDI, "deal_status": "prospect"}
+    planned = plan_write(made, made, BUDI, 3, contact, None, (), None)
+    assert isinstance(planned, PlannedWrite)
+    assert planned.payload == {"phone": BUDI, "status": "prospect", **payload}
+    both = {"id": BUDI, "deal_status": "prospect"}
+    link = Link("r1", BUDI, internal_shadow=dict(both), external_shadow=dict(both))
+    unchanged = plan_write(made, made, BUDI, 3, contact, link, (), None)
+    assert unchanged is Outcome.UNCHANGED
