@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ MAX_TEXT = 65_536
 """Characters in one text."""
 MAX_HELD = 64 * 1024 * 1024
 """Bytes of all bodies that are being read or worked on at once."""
+_CALLERS = 4
+"""So many callers can have their full share at once: one alone shuts nobody out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +45,23 @@ class Document:
 
 
 class BodyReader:
-    """Reads bodies; all that are held at once stay below a bound."""
+    """Reads bodies; all that are held at once stay below a bound, and one caller's below a share of it."""
 
     def __init__(self, most: int = MAX_HELD) -> None:
         """``most`` in bytes."""
         self._most = most
         self._held = 0
+        self._held_of: Counter[str] = Counter()
 
     @asynccontextmanager
     async def read(
-        self, headers: Headers, receive: Receive, media_type: str = "application/json"
+        self, headers: Headers, receive: Receive, caller: str, media_type: str = "application/json"
     ) -> AsyncIterator[bytes]:
-        """The raw body of a request of this type, held until the block ends.
+        """The raw body of a caller's request of this type, held until the block ends.
 
         Raises:
             Problem: it is another type, or compressed (415), too long, whatever its length header says (413),
-                or too much is held already (503).
+                or too much is held already, of this caller (429) or of all (503).
             ClientDisconnect: the other end is gone.
         """
         _require(media_type, headers)
@@ -75,13 +79,19 @@ class BodyReader:
                 more = message.get("more_body", False)
                 length += len(parts[-1])
                 self._held += len(parts[-1])
+                self._held_of[caller] += len(parts[-1])
                 if length > MAX_BYTES:
                     raise _too_long()
+                if self._held_of[caller] > self._most // _CALLERS:
+                    raise passing(429, "Too much is being received from this address at once.", seconds=1)
                 if self._held > self._most:
                     raise passing(503, "Too much is being received at once.", seconds=1)
             yield b"".join(parts)
         finally:
             self._held -= length
+            self._held_of[caller] -= length
+            if not self._held_of[caller]:
+                del self._held_of[caller]
 
 
 def parse(body: bytes) -> Document:

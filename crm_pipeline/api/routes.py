@@ -97,7 +97,8 @@ Handler: TypeAlias = Callable[[Api, Request, Visit], Awaitable[Response]]
 
 async def webhook(api: Api, request: Request, visit: Visit) -> Response:
     """Land events; the answer comes when they are durable."""
-    async with api.bodies.read(request.headers, request.receive, api.door.media_type) as body:
+    bodies_read = api.bodies.read(request.headers, request.receive, visit.caller, api.door.media_type)
+    async with bodies_read as body:
         delivery = api.door.take(request, body, visit.request_id)
         began = time.monotonic()
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -91,8 +92,8 @@ def test_what_is_just_within_bounds_is_read(text: str, value: Any) -> None:
     assert parse(text.encode()).storable
 
 
-def read(*parts: bytes, reader: BodyReader | None = None, **headers: str) -> bytes:
-    """Read a body that comes in these parts; an empty one is the client's leaving."""
+def read(*parts: bytes, reader: BodyReader | None = None, caller: str = "a", **headers: str) -> bytes:
+    """Read a caller's body that comes in these parts; an empty one is the client's leaving."""
     left = list(parts)
 
     async def receive() -> dict[str, Any]:
@@ -107,7 +108,7 @@ def read(*parts: bytes, reader: BodyReader | None = None, **headers: str) -> byt
     }
 
     async def play() -> bytes:
-        async with (reader or BodyReader()).read(Headers(lines), receive) as body:
+        async with (reader or BodyReader()).read(Headers(lines), receive, caller) as body:
             return body
 
     return asyncio.run(play())
@@ -139,14 +140,39 @@ def test_a_client_that_goes_is_no_body() -> None:
         read(b"{}", b"")
 
 
-def test_only_so_much_is_held_at_once() -> None:
-    """Past that, callers are told to come again; what is done with, however it ended, makes room."""
+def test_only_so_much_of_one_caller_is_held_at_once() -> None:
+    """Past its share it is told to come again; what is done with, however it ended, makes room."""
     reader = BodyReader(most=1000)
     for _ in range(3):
         with pytest.raises(Problem) as refused:
-            read(b" " * 600, b" " * 600, reader=reader)
-        assert refused.value.status == 503
+            read(b" " * 200, b" " * 100, reader=reader)
+        assert refused.value.status == 429
         assert refused.value.headers["Retry-After"] == "1"
         with pytest.raises(ClientDisconnect):
-            read(b" " * 900, b"", reader=reader)
-        assert len(read(b" " * 1000, reader=reader)) == 1000
+            read(b" " * 200, b"", reader=reader)
+        assert len(read(b" " * 250, reader=reader)) == 250
+
+
+def test_who_holds_much_shuts_nobody_out() -> None:
+    """One caller at its bound leaves room for others; all together have a bound as well."""
+    reader = BodyReader(most=1000)
+
+    async def statuses(*callers: str) -> list[int]:
+        """What each of these callers is told, whose bodies are all held at once."""
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b" " * 240, "more_body": False}
+
+        headers = Headers({"content-type": "application/json"})
+        told = []
+        async with contextlib.AsyncExitStack() as stack:
+            for caller in callers:
+                try:
+                    await stack.enter_async_context(reader.read(headers, receive, caller))
+                    told.append(200)
+                except Problem as problem:
+                    told.append(problem.status)
+        return told
+
+    assert asyncio.run(statuses("a", "a", "b", "a", "c")) == [200, 429, 200, 429, 200]
+    assert asyncio.run(statuses("a", "b", "c", "d", "e")) == [200, 200, 200, 200, 503]
