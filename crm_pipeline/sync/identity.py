@@ -63,12 +63,15 @@ def spellings(canonical: str, region: str) -> tuple[str, ...]:
     import phonenumbers  # noqa: PLC0415 - as below
 
     digits = canonical.removesuffix("@c.us")
-    number = phonenumbers.parse(f"+{digits}")
-    found = [canonical, digits, f"+{digits}"]
-    if phonenumbers.region_code_for_number(number) == region:
-        national = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.NATIONAL)
-        found.append(_NOT_DIGITS.sub("", national))
-    return tuple(found)
+    found = (canonical, digits, f"+{digits}")
+    try:
+        number = phonenumbers.parse(f"+{digits}")
+    except phonenumbers.NumberParseException:
+        return found  # an id of WhatsApp's own, of no country
+    if phonenumbers.region_code_for_number(number) != region:
+        return found
+    national = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.NATIONAL)
+    return (*found, _NOT_DIGITS.sub("", national))
 
 
 def is_address(text: str) -> bool:

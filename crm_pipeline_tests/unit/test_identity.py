@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from crm_pipeline.sync.identity import NoIdentityError, is_address, whatsapp_id
+from crm_pipeline.sync.identity import NoIdentityError, is_address, spellings, whatsapp_id
 
 BUDI = "628123456789@c.us"
 CANONICAL = re.compile(r"[1-9][0-9]{6,14}@c\.us|[0-9]{5,20}@lid")
@@ -303,3 +303,18 @@ def test_a_number_and_its_whatsapp_address_are_one(raw: str) -> None:
     bare, address = known_as(raw), known_as(f"{raw}@c.us")
     assume(bare is not None and address is not None)
     assert bare == address
+
+
+@pytest.mark.parametrize(
+    "known_as,region,written",
+    [
+        ("6281100000001@c.us", "ID", ("6281100000001", "+6281100000001", "081100000001")),
+        ("6281100000001@c.us", "SG", ("6281100000001", "+6281100000001")),
+        ("6591234567@c.us", "SG", ("6591234567", "+6591234567", "91234567")),
+        ("99912345678@c.us", "ID", ("99912345678", "+99912345678")),
+        ("81200000001@lid", "ID", ()),
+    ],
+)
+def test_what_a_search_is_tried_with(known_as: str, region: str, written: tuple[str, ...]) -> None:
+    """The id, its digits, with a plus, and as it is dialled at home; of a lid nothing else is known."""
+    assert spellings(known_as, region) == (known_as, *written)
