@@ -60,6 +60,7 @@ def test_every_spelling_is_one_contact(spelling: str) -> None:
 def test_a_last_group_of_one_zero_is_part_of_the_number() -> None:
     """Only a whole number with nothing but digits before ``.0`` is a spreadsheet's."""
     assert whatsapp_id("0812.345.678.0") == "628123456780@c.us"
+    assert whatsapp_id("6281100000001.0") == "6281100000001@c.us"
 
 
 def test_a_spelling_may_be_long_but_not_endless() -> None:
