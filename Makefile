@@ -29,7 +29,7 @@ dev: setup ## Run the pipeline and its UI with your own .env
 
 .PHONY: test
 test: $(VENV)/.installed-dev ## Run the whole test suite, PostgreSQL included; ARGS go to pytest
-	@$(RUN) pytest --numprocesses=auto --maxprocesses=4 $(ARGS)
+	@$(RUN) pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal $(ARGS)
 
 .PHONY: test-deep
 test-deep: $(VENV)/.installed-dev ## The convergence proof at length, and the bugs it must catch (an hour or more)

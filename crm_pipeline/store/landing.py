@@ -69,7 +69,7 @@ def land(tx: Connection, connection: str, arrivals: Iterable[Arrival], run_id: s
     """
     newest: dict[str, Arrival] = {}
     total = 0
-    for arrival in _of_known(tx, connection, list(arrivals)):
+    for arrival in of_known(tx, connection, list(arrivals)):
         total += 1
         newest[arrival.external_id] = arrival
     known = _current(tx, connection, list(newest))
@@ -221,7 +221,8 @@ def standings(tx: Connection, connection: str, external_ids: Sequence[str]) -> d
     return {key: Standing(*rest) for key, *rest in tx.execute(query)}
 
 
-def _of_known(tx: Connection, connection: str, arrivals: Sequence[Arrival]) -> Iterable[Arrival]:
+def of_known(tx: Connection, connection: str, arrivals: Sequence[Arrival]) -> Iterable[Arrival]:
+    """Without those of people who were forgotten."""
     if not forgotten.any_of(tx, connection):
         return arrivals
     names = {name for each in arrivals for name in (each.external_id, each.identity) if name is not None}

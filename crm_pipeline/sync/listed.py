@@ -99,13 +99,16 @@ class Listed:
         return len(self._values)
 
     def add(self, records: Sequence[Record], read_at: datetime) -> None:
-        """Take records that were asked for at ``read_at``."""
+        """Take records that were asked for at ``read_at``; of people who were forgotten nothing is kept."""
         arrived = list(arrivals(self._context, records, read_at))
         with self._context.read() as tx:
-            names = [arrival.external_id for arrival in arrived]
+            known = list(landing.of_known(tx, self._context.name, arrived))
+            names = [arrival.external_id for arrival in known]
             standings = landing.standings(tx, self._context.name, names)
+        compared = {id(arrival) for arrival in known}
         for record, arrival in zip(records, arrived, strict=True):
-            self._take(record, arrival, standings.get(arrival.external_id))
+            if id(arrival) in compared:
+                self._take(record, arrival, standings.get(arrival.external_id))
         if self._land:
             with self._context.write() as tx:
                 landing.land(tx, self._context.name, arrived, self._context.run_id)

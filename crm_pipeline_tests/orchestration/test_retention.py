@@ -96,22 +96,23 @@ def test_what_is_young_or_still_matters_stays(engine: sa.Engine) -> None:
     assert rows(engine)["webhook_events"] == before["webhook_events"] == 1
 
 
-def test_dagsters_own_finished_runs_go_with_their_files(tmp_path: Path) -> None:
+def test_dagsters_own_finished_runs_go_with_their_files(
+    instance: dg.DagsterInstance, dagster_home: Path
+) -> None:
     """Runs from before the limit; one that never ended is left to the monitoring."""
     now = datetime.now(UTC)
-    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
-        with time_machine.travel(now - timedelta(days=Retention().runs_days + 1), tick=True):
-            old = add_run(instance, "pull_job", dg.DagsterRunStatus.SUCCESS)
-            hung = add_run(instance, "pull_job", dg.DagsterRunStatus.STARTED)
-            instance.report_engine_event("something happened", run_id=old, job_name="pull_job")
-        young = add_run(instance, "pull_job", dg.DagsterRunStatus.SUCCESS)
-        service = Pruning()
-        result = defs.resolve_job_def("retention_job").execute_in_process(
-            instance=instance, resources=resources(service)
-        )
-        assert result.output_for_node("remove_what_is_old") == {"intents": 3, "dagster_runs": 1}
-        assert {run.run_id for run in instance.get_runs()} == {hung, young, result.run_id}
-        assert not list(tmp_path.rglob(f"{old}.db"))
+    with time_machine.travel(now - timedelta(days=Retention().runs_days + 1), tick=True):
+        old = add_run(instance, "pull_job", dg.DagsterRunStatus.SUCCESS)
+        hung = add_run(instance, "pull_job", dg.DagsterRunStatus.STARTED)
+        instance.report_engine_event("something happened", run_id=old, job_name="pull_job")
+    young = add_run(instance, "pull_job", dg.DagsterRunStatus.SUCCESS)
+    assert list(dagster_home.rglob(f"{old}.db"))
+    result = defs.resolve_job_def("retention_job").execute_in_process(
+        instance=instance, resources=resources(Pruning())
+    )
+    assert result.output_for_node("remove_what_is_old") == {"intents": 3, "dagster_runs": 1}
+    assert {run.run_id for run in instance.get_runs()} == {hung, young, result.run_id}
+    assert not list(dagster_home.rglob(f"{old}.db"))
 
 
 def test_every_night_where_the_connection_is_on() -> None:
