@@ -39,11 +39,15 @@ class Watching(FakeService):
         return NOON + timedelta(hours=23)
 
 
+# Made before any test runs: Dagster asks the instance that was used last, which may be gone by then.
+_REPOSITORY = dg.Definitions(jobs=[watch_job], resources=resources(Watching())).get_repository_def()
+
+
 def _tick(instance: dg.DagsterInstance, service: FakeService) -> Any:
     with dg.build_schedule_context(
         instance=instance,
         scheduled_execution_time=NOON,
-        repository_def=dg.Definitions(jobs=[watch_job], resources=resources(service)).get_repository_def(),
+        repository_def=_REPOSITORY,
         resources=resources(service),
     ) as context:
         data = watch_schedule.evaluate_tick(context)
