@@ -11,7 +11,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
@@ -19,6 +19,7 @@ from crm_pipeline.cli.dagster_ui import environment_without
 from crm_pipeline.cli.http_api import HttpApi
 from crm_pipeline.cli.output import console, table
 from crm_pipeline.cli.pipeline import Ports, pipeline
+from crm_pipeline.cli.processes import wait_until
 from crm_pipeline.settings import Settings
 from crm_pipeline.store.engine import open_database
 from crm_pipeline.store.migrate import upgrade
@@ -63,6 +64,7 @@ def waits(folder: Path, apply: str, webhooks: int, random: Random) -> list[float
         _until(lambda: other.sql("SELECT count(*) FROM contacts") == [(1,)])
         answers = []
         for number in range(1, webhooks + 1):
+            # They come at any moment between two looks of the sensor.
             time.sleep(random.uniform(0.1, 2.0) if apply == "sensor" else 0.05)
             answers.append(_send(api, number))
         _until(lambda: other.sql("SELECT count(*) FROM contacts") == [(webhooks + 1,)])
@@ -83,12 +85,8 @@ def _send(api: HttpApi, number: int) -> float:
     return (time.perf_counter() - began) * 1000
 
 
-def _until(condition: object) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():  # type: ignore[operator]
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        time.sleep(0.1)
+def _until(condition: Callable[[], bool]) -> None:
+    wait_until(condition, seconds=PATIENCE, what="the pipeline")
 
 
 def row(what: str, found: Sequence[float]) -> tuple[object, ...]:
