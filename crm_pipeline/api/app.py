@@ -20,7 +20,7 @@ from crm_pipeline.api.auth import Secrets
 from crm_pipeline.api.limits import Limiter, shared_storage
 from crm_pipeline.api.logs import Pseudonyms, place_of
 from crm_pipeline.api.problems import Problem, passing, problem_of, unauthorized
-from crm_pipeline.api.routes import ROUTES, Api, Route, Visit
+from crm_pipeline.api.routes import ROUTES, Api, Land, Route, Visit
 from crm_pipeline.service import ExternalCrmService
 from crm_pipeline.settings import Settings, SettingsError, SyncMode
 
@@ -43,6 +43,7 @@ def create_app(
     log: structlog.typing.FilteringBoundLogger,
     *,
     limiter: Limiter | None = None,
+    land: Land | None = None,
 ) -> ASGIApp:
     """Make the application.
 
@@ -50,12 +51,13 @@ def create_app(
         service: what it serves; closed by whoever opened it.
         log: one line for each request and failure.
         limiter: counts requests; made from the settings when not given.
+        land: lands webhooks; the service does when not given.
 
     Raises:
         SettingsError: it cannot be served safely with these settings.
     """
     require_safe(service.settings)
-    api = Api(service, log)
+    api = Api(service, log, land or service.receive)
     keys = Secrets(service.settings.require_api_keys())
     if limiter is None and service.settings.rate_limit_enabled:
         limiter = _limiter(service.settings, log)

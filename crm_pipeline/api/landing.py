@@ -70,7 +70,6 @@ class Group(Generic[T, R]):
 
     async def _take_turns(self) -> None:
         while self._queue:
-            await self._wait_for_those_at_the_door()
             group = [self._queue.popleft()]
             size = len(group[0].items)
             while self._queue and size + len(self._queue[0].items) <= MOST_TOGETHER:
@@ -78,13 +77,6 @@ class Group(Generic[T, R]):
                 group.append(self._queue.popleft())
             await self._turn(group)
             self._waiting -= size
-
-    async def _wait_for_those_at_the_door(self) -> None:
-        """While each look at the sockets brings more, there is a larger group to be had for one commit."""
-        before = 0
-        while before < len(self._queue) < MOST_TOGETHER:
-            before = len(self._queue)
-            await asyncio.sleep(0)
 
     async def _turn(self, group: Sequence[_Waiting[T, R]]) -> None:
         items = [item for waiting in group for item in waiting.items]

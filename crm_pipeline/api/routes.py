@@ -52,11 +52,16 @@ class Visit:
     status: int = 0
 
 
+Land: TypeAlias = Callable[[list[Arrival]], list[Receipt]]
+
+
 class Api:
     """What the handlers work with."""
 
-    def __init__(self, service: ExternalCrmService, log: structlog.typing.FilteringBoundLogger) -> None:
-        """Serve this service."""
+    def __init__(
+        self, service: ExternalCrmService, log: structlog.typing.FilteringBoundLogger, land: Land
+    ) -> None:
+        """Serve this service; webhooks are landed by ``land``."""
         self.service = service
         self.settings = service.settings
         self.log = log
@@ -65,7 +70,7 @@ class Api:
         self.bodies = bodies.BodyReader()
         self.dagster = Dagster()
         self.fetcher = Fetcher(service, self.dagster)
-        self.land: Group[Arrival, Receipt] = Group(service.receive, "landing")
+        self.land: Group[Arrival, Receipt] = Group(land, "landing")
         self.apply: Group[str, dict[str, Any] | None] = Group(self._apply, "applying")
         self._calls = asyncio.Semaphore(_CALLS_AT_ONCE)
 

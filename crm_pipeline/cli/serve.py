@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -16,9 +16,6 @@ from crm_pipeline.cli.options import Options
 _QUIET = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
 """Dagster's settings away from the project's folder: it reports to nobody."""
 _SWITCH_SECONDS = 0.0005
-_COLLECT_AFTER = (50_000, 20, 50)
-"""Python looks for garbage after so many objects; by default after 700, and then through all there are:
-that was half of the 99th percentile at 64 connections."""
 
 
 def serve(
@@ -35,11 +32,11 @@ def serve(
     from crm_pipeline.api.durability import require_durable
     from crm_pipeline.api.logs import open_log, take_over_logging
     from crm_pipeline.api.protocol import listen, server, url_of
+    from crm_pipeline.api.receiver import COLLECT_AFTER, Receiver
     from crm_pipeline.cli.processes import stoppable
     from crm_pipeline.service import service_from_settings
 
-    # The thread that lands webhooks must not keep the others from being read: 5 ms, the default,
-    # cost a tenth of the rate and half of the 99th percentile at 64 connections.
+    # Work in other threads must not keep requests from being read for 5 ms, which is the default.
     sys.setswitchinterval(_SWITCH_SECONDS)
     options = Options.of(context)
     if options.env_file is not None:
@@ -47,10 +44,16 @@ def serve(
     settings = options.settings()
     log = open_log()
     gc.freeze()
-    gc.set_threshold(*_COLLECT_AFTER)
-    with suppress(KeyboardInterrupt), stoppable(), service_from_settings(settings) as service:
-        app = create_app(service, log)
+    gc.set_threshold(*COLLECT_AFTER)
+    with (
+        suppress(KeyboardInterrupt),
+        stoppable(),
+        service_from_settings(settings) as service,
+        ExitStack() as stack,
+    ):
         require_durable(service.engine)
+        receiver = stack.enter_context(closing(Receiver(settings)))
+        app = create_app(service, log, land=receiver)
         _find_dagster_home()
         take_over_logging()
         if not settings.api_auth_enabled:

@@ -41,24 +41,44 @@ class ContactWrite:
     """Whether the CRM knows everything the row holds afterwards."""
 
 
+# Made once: to make them anew costs more than to execute them, with each group of webhooks.
+_IDS: sa.BindParameter[str] = sa.bindparam("ids", expanding=True)
+_LOAD = sa.select(contacts).where(contacts.c.id.in_(_IDS)).order_by(contacts.c.id)
+_LOAD_LOCKED = _LOAD.with_for_update()
+_RESOLVE = sa.select(contact_aliases.c.alias, contact_aliases.c.contact_id).where(
+    contact_aliases.c.alias.in_(_IDS)
+)
+_ODD_PATTERNS = ("0%", "+%", "(%", "% %", "%-%", "%:%")
+_ODDLY_SPELLED = (
+    sa.select(contacts.c.id)
+    .where(
+        sa.text("row_version <> pushed_version"),
+        sa.or_(
+            sa.and_(~contacts.c.id.like("%@c.us"), ~contacts.c.id.like("%@lid")),
+            *map(contacts.c.id.like, _ODD_PATTERNS),
+        ),
+        ~sa.exists().where(contact_aliases.c.contact_id == contacts.c.id),
+        ~sa.exists().where(links.c.contact_id == contacts.c.id),
+        contacts.c.id > sa.bindparam("after"),
+    )
+    .order_by(contacts.c.id)
+    .limit(sa.bindparam("limit"))
+)
+
+
 def load(tx: Connection, ids: Collection[str], *, lock: bool = True) -> dict[str, StoredContact]:
     """Rows by id. Unless told not to, held against other writers until the transaction ends."""
     if not ids:
         return {}
-    query = sa.select(contacts).where(contacts.c.id.in_(sorted(ids))).order_by(contacts.c.id)
-    if lock:
-        query = query.with_for_update()
-    return {row["id"]: _stored(row) for row in tx.execute(query).mappings()}
+    query = _LOAD_LOCKED if lock else _LOAD
+    return {row["id"]: _stored(row) for row in tx.execute(query, {"ids": sorted(ids)}).mappings()}
 
 
 def resolve(tx: Connection, canonical_ids: Collection[str]) -> dict[str, str]:
     """Contact ids behind canonical ids that are aliases."""
     if not canonical_ids:
         return {}
-    query = sa.select(contact_aliases.c.alias, contact_aliases.c.contact_id).where(
-        contact_aliases.c.alias.in_(canonical_ids)
-    )
-    return {row.alias: row.contact_id for row in tx.execute(query)}
+    return {row.alias: row.contact_id for row in tx.execute(_RESOLVE, {"ids": list(canonical_ids)})}
 
 
 def find(tx: Connection, ids: Sequence[str]) -> str | None:
@@ -215,18 +235,7 @@ def unlinked_ids(tx: Connection, connection: str) -> list[str]:
 
 def oddly_spelled(tx: Connection, after: str, limit: int) -> list[str]:
     """Ids of unlinked contacts in a spelling of another program's own, with no alias yet; in order."""
-    key = contacts.c.id
-    query = sa.select(key).where(
-        sa.text("row_version <> pushed_version"),
-        sa.or_(
-            sa.and_(~key.like("%@c.us"), ~key.like("%@lid")),
-            *(key.like(pattern) for pattern in ("0%", "+%", "(%", "% %", "%-%", "%:%")),
-        ),
-        ~sa.exists().where(contact_aliases.c.contact_id == key),
-        ~sa.exists().where(links.c.contact_id == key),
-        key > after,
-    )
-    return list(tx.execute(query.order_by(key).limit(limit)).scalars())
+    return list(tx.execute(_ODDLY_SPELLED, {"after": after, "limit": limit}).scalars())
 
 
 def _stored(row: sa.RowMapping) -> StoredContact:

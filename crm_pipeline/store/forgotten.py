@@ -24,6 +24,9 @@ from crm_pipeline.store.tables import (
 
 _TOGETHER = 500
 """Names in one query."""
+_ANY = sa.select(
+    sa.exists().where(forgotten.c.connection == sa.bindparam("connection"))
+)  # asked with each webhook
 
 
 def remember(tx: Connection, connection: str, names: Collection[str]) -> None:
@@ -55,8 +58,7 @@ def readmit(tx: Connection, connection: str, names: Collection[str]) -> bool:
 
 def any_of(tx: Connection, connection: str) -> bool:
     """Whether anybody is."""
-    query = sa.select(sa.exists().where(forgotten.c.connection == connection))
-    return bool(tx.execute(query).scalar_one())
+    return bool(tx.execute(_ANY, {"connection": connection}).scalar_one())
 
 
 def erase(tx: Connection, connection: str, contact_ids: Collection[str], names: Collection[str]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -44,16 +44,20 @@ _COLUMNS = (
     links.c.contact_deleted_at,
     links.c.left_at,
 )
+# Made once, as those of contacts.
+_OURS = sa.select(*_COLUMNS).where(links.c.connection == sa.bindparam("connection"))
+_BY_EXTERNAL_ID = _OURS.where(links.c.external_id.in_(sa.bindparam("ids", expanding=True)))
+_BY_CONTACT = _OURS.where(links.c.contact_id.in_(sa.bindparam("ids", expanding=True)))
 
 
 def load_by_external_id(tx: Connection, connection: str, external_ids: Collection[str]) -> list[Link]:
     """Links of these records."""
-    return _load(tx, connection, links.c.external_id.in_(external_ids)) if external_ids else []
+    return _load(tx, _BY_EXTERNAL_ID, connection, external_ids)
 
 
 def load_by_contact(tx: Connection, connection: str, contact_ids: Collection[str]) -> list[Link]:
     """Links of these contacts."""
-    return _load(tx, connection, links.c.contact_id.in_(contact_ids)) if contact_ids else []
+    return _load(tx, _BY_CONTACT, connection, contact_ids)
 
 
 def insert(tx: Connection, connection: str, new: Iterable[Link]) -> None:
@@ -133,13 +137,13 @@ def readdress(tx: Connection, connection: str, contact_id: str, new_id: str) -> 
     tx.execute(statement.values(contact_id=new_id))
 
 
-def _load(tx: Connection, connection: str, condition: sa.ColumnElement[bool]) -> list[Link]:
-    return _read(tx, sa.select(*_COLUMNS).where(links.c.connection == connection, condition))
+def _load(tx: Connection, query: sa.Select[Any], connection: str, ids: Collection[str]) -> list[Link]:
+    return _read(tx, query, {"connection": connection, "ids": list(ids)}) if ids else []
 
 
-def _read(tx: Connection, query: sa.Select[Any]) -> list[Link]:
+def _read(tx: Connection, query: sa.Select[Any], parameters: Mapping[str, Any] | None = None) -> list[Link]:
     found = []
-    rows: Iterable[Any] = tx.execute(query)
+    rows: Iterable[Any] = tx.execute(query, parameters)
     for row in rows:
         link = Link(*row)
         link.assumed = link.assumed or []

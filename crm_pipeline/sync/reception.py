@@ -29,7 +29,9 @@ Action: TypeAlias = Literal["created", "updated", "unchanged", "skipped", "rejec
 Status: TypeAlias = Literal["landed", "applied", "rejected"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(
+    frozen=True
+)  # without slots, which cost more than all the rest where it crosses to another process
 class Arrival:
     """A webhook's object, its secret removed."""
 
@@ -45,7 +47,7 @@ class Arrival:
     """Why it was refused before it came here: it is kept, as rejected."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # as Arrival
 class Receipt:
     """The answer to one arrival. It is durable when it is given."""
 

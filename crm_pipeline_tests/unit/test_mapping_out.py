@@ -140,7 +140,7 @@ def values_of(kind: FieldType, choices: tuple[str, ...]) -> st.SearchStrategy[Va
     """Canonical values of a type."""
     text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
     instants = st.from_regex(
-        r"20[0-9]{2}-0[1-9]-[12][0-9]T[01][0-9](:[0-5][0-9]){2}\.[0-9]{6}Z", fullmatch=True
+        r"20[0-9]{2}-0[1-9]-[12][0-8]T[01][0-9](:[0-5][0-9]){2}\.[0-9]{6}Z", fullmatch=True
     )
     strategies: dict[FieldType, st.SearchStrategy[Value]] = {
         FieldType.TEXT: text,

@@ -1,0 +1,123 @@
+"""The receiver: webhooks land in a process of their own, and its end is nobody's but its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+import sqlalchemy as sa
+
+from crm_pipeline.api.problems import Problem
+from crm_pipeline.api.receiver import Receiver
+from crm_pipeline.settings import load_settings
+from crm_pipeline.store.engine import open_database, reading, writing
+from crm_pipeline.sync.reception import Arrival
+from crm_pipeline_tests.api.served import RECORD, SETTINGS, eventually
+
+NAMED = Arrival(dict(RECORD), "event-1", "request-1")
+
+
+@pytest.fixture
+def receiver(database_url: str) -> Iterator[Receiver]:
+    """A receiver on an empty database."""
+    with closing(Receiver(load_settings(**SETTINGS, database_url=database_url))) as receiver:
+        yield receiver
+
+
+@contextmanager
+def opened(url: str) -> Iterator[sa.Engine]:
+    """A database, closed afterwards."""
+    engine = open_database(url)
+    yield engine
+    engine.dispose()
+
+
+def events(database_url: str) -> int:
+    """How many webhooks have landed."""
+    with opened(database_url) as engine, reading(engine) as tx:
+        return int(tx.execute(sa.text("SELECT count(*) FROM webhook_events")).scalar_one())
+
+
+def test_what_is_answered_is_stored(receiver: Receiver, database_url: str) -> None:
+    """Receipts come in the order of the arrivals; the same event is the same."""
+    first, second = receiver([NAMED, Arrival({"name": "nobody"}, "event-2", "request-1")])
+    assert (first.event_id, first.action, first.status) == ("event-1", "created", "landed")
+    assert (second.event_id, second.action) == ("event-2", "rejected")
+    assert receiver([NAMED])[0].duplicate
+    assert events(database_url) == 2
+
+
+def test_a_killed_receiver_starts_anew(receiver: Receiver, database_url: str) -> None:
+    """Who waited is asked to come again, and is then served."""
+    receiver([NAMED])
+    os.kill(receiver.pid, signal.SIGKILL)
+    with pytest.raises(Problem) as refused:
+        receiver([Arrival(dict(RECORD, name="Sinta"), "event-2", "request-2")])
+    assert refused.value.status == 503
+    assert receiver([Arrival(dict(RECORD, name="Sinta"), "event-2", "request-2")])[0].status == "landed"
+    assert events(database_url) == 2
+
+
+def test_what_fails_there_is_answered_as_if_it_failed_here(receiver: Receiver, database_url: str) -> None:
+    """The table is gone, then there again: a 503 as for any database that cannot be used."""
+    with opened(database_url) as engine:
+        with writing(engine) as tx:
+            tx.execute(sa.text("ALTER TABLE webhook_events RENAME TO elsewhere"))
+        with pytest.raises(Problem) as refused:
+            receiver([NAMED])
+        with writing(engine) as tx:
+            tx.execute(sa.text("ALTER TABLE elsewhere RENAME TO webhook_events"))
+    assert refused.value.status == 503
+    assert receiver([NAMED])[0].status == "landed"
+
+
+def test_it_ends_when_it_is_closed(database_url: str) -> None:
+    """No process stays behind."""
+    receiver = Receiver(load_settings(**SETTINGS, database_url=database_url))
+    receiver([NAMED])
+    pid = receiver.pid
+    receiver.close()
+    assert not psutil.pid_exists(pid)
+
+
+def test_it_outlives_nobody(database_url: str) -> None:
+    """Whoever started it is killed: it ends, too."""
+    program = (
+        "import time\n"
+        "from crm_pipeline.api.receiver import Receiver\n"
+        "from crm_pipeline.settings import load_settings\n"
+        f"receiver = Receiver(load_settings(**{SETTINGS!r}, database_url={database_url!r}))\n"
+        "print(receiver.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        pid = int(owner.stdout.readline())
+        owner.kill()
+    eventually(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+
+
+def test_it_finds_what_its_owner_finds(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service of the user's own, in a folder that only the owner's path names."""
+    (tmp_path / "only_here.py").write_text(
+        "from crm_pipeline import ExternalCrmService\n"
+        "class Ours(ExternalCrmService):\n"
+        "    def process_webhook(self, payload):\n"
+        "        return super().process_webhook({**payload, 'name': 'By the hook'})\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = load_settings(**SETTINGS, database_url=database_url, external_crm_service="only_here:Ours")
+    with closing(Receiver(settings)) as receiver:
+        receiver([NAMED])
+    with opened(database_url) as engine, reading(engine) as tx:
+        (payload,) = tx.execute(sa.text("SELECT payload FROM webhook_events")).scalars()
+    assert "By the hook" in payload
