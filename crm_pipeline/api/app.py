@@ -97,8 +97,7 @@ def _limiter(settings: Settings, log: structlog.typing.FilteringBoundLogger) -> 
 @asynccontextmanager
 async def _lifespan(api: Api) -> AsyncIterator[None]:
     yield
-    api.fetcher.abandon()
-    api.dagster.close()
+    api.close()
 
 
 def _plain(endpoints: Iterable[_Endpoint]) -> Iterator[tuple[tuple[str, str], _Endpoint]]:

@@ -88,6 +88,13 @@ class Api:
         if self.dagster.configured:
             aside(work, "dagster", failed)
 
+    def close(self) -> None:
+        """Stop, after the transactions that are under way."""
+        self.fetcher.abandon()
+        self.land.close()
+        self.apply.close()
+        self.dagster.close()
+
     def _apply(self, event_ids: list[str]) -> list[dict[str, Any] | None]:
         """Apply what has landed, as far as it can be now, and say what became of these."""
         try:
