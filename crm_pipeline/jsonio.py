@@ -42,6 +42,11 @@ def dumps(value: Any) -> str:
         return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
+def storable(text: str) -> bool:
+    """Whether a database can hold a text: no NUL, and no half of a character."""
+    return "\0" not in text and (text.isascii() or not any("\ud800" <= each <= "\udfff" for each in text))
+
+
 def content_hash(text: str) -> str:
     """Name of a content: equal text, equal name."""
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -16,6 +16,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
+from crm_pipeline import jsonio
 from crm_pipeline.api.problems import Problem, passing
 
 MAX_BYTES = 1024 * 1024
@@ -133,6 +134,15 @@ def _parse_any(body: bytes) -> Document:
     return Document(value, _Walk(value).storable)
 
 
+def unstorable(record: dict[str, Any]) -> dict[str, str]:
+    """What of a record no database stores, and why, by its own keys."""
+    return {
+        key if jsonio.storable(key) else "a key": "holds a character that cannot be stored"
+        for key, value in record.items()
+        if not _Walk({key: value}).storable
+    }
+
+
 def _require(media_type: str, headers: Headers) -> None:
     shown = headers.getlist("content-type")
     if len(shown) != 1 or not _is_plain(media_type, shown[0]):
@@ -225,12 +235,4 @@ def _bounded(items: dict[str, Any] | list[Any]) -> dict[str, Any] | list[Any]:
 def _storable(text: str) -> bool:
     if len(text) > MAX_TEXT:
         raise Problem(400, f"The JSON holds a text of more than {MAX_TEXT} characters.")
-    if "\x00" in text:
-        return False
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return jsonio.storable(text)

@@ -8,7 +8,7 @@ repeats of one event are one event.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 from xml.etree.ElementTree import Element
 
@@ -30,6 +30,8 @@ class Told:
     record_id: str | None = None
     ours: bool = True
     """False for an event about something that is no contact."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Why nothing can be made of it."""
 
 
 Reader: TypeAlias = Callable[[dict[str, Any]], Iterator[Told]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.requests import Request
@@ -82,8 +82,8 @@ class Door:
         """What a request brings, proved and named.
 
         Raises:
-            Problem: it proves nothing (401), is not what it should be (400), holds a text that
-                cannot be stored (422), or webhooks are not set up (503).
+            Problem: it proves nothing (401), is not what it should be (400), or webhooks are
+                not set up (503).
         """
         proof = self._check_signature(request, body)
         if not (self._verify or self._secrets or self._open):
@@ -100,6 +100,7 @@ class Door:
                     request_id,
                     each.record_id,
                     each.ours,
+                    each.refused,
                 )
                 for number, each in enumerate(told)
             ],
@@ -133,28 +134,31 @@ class Door:
         right = [self._take_secret(each) for each in outer]
         if not all(right):
             raise unauthorized()
+        told, listed = self._told(document.value, outer)
         if not document.storable:
-            raise Problem(422, "A text holds a character that cannot be stored.")
+            told = [replace(each, refused=bodies.unstorable(each.payload)) for each in told]
+        return told, listed
+
+    def _told(self, value: Any, outer: list[dict[str, Any]]) -> tuple[list[Told], bool]:
         read = _READERS.get(self._webhook.format)
         if read is not None:
             return [told for each in outer for told in read(each)], True
-        listed = isinstance(document.value, list)
+        listed = isinstance(value, list)
         if self._webhook.records is None:
-            return [self._told(each) for each in outer], listed
+            return [Told(each, self._own_id(each)) for each in outer], listed
         inner = [dig(each, self._webhook.records) for each in outer]
         found = [record for each in inner for record in _objects(self._named(each))]
         for record in found:
             record.pop(self._webhook.secret, None)
-        return [self._told(each) for each in found], listed or any(isinstance(each, list) for each in inner)
+        return [Told(each, self._own_id(each)) for each in found], listed or any(
+            isinstance(each, list) for each in inner
+        )
 
     def _named(self, value: Any) -> Any:
         """Records that are told by their ids alone, as objects that hold nothing else."""
         items = value if isinstance(value, list) else [value]
         named = items and all(isinstance(each, str | int) and not isinstance(each, bool) for each in items)
         return [{self._id_path: each} for each in items] if named else value
-
-    def _told(self, record: dict[str, Any]) -> Told:
-        return Told(record, self._own_id(record))
 
     def _take_secret(self, found: dict[str, Any]) -> bool:
         secret = found.pop(self._webhook.secret, None)

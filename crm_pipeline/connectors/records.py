@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from crm_pipeline import jsonio
 from crm_pipeline.connection import Connection
 from crm_pipeline.connectors.base import CrmAnswerError, Json, Record
 from crm_pipeline.connectors.documents import dig, first
@@ -81,7 +82,7 @@ class RecordReader:
         if "attributes" in item and "type" in item and "id" in item:
             item = _lifted(item)
         external_id = id_text(self._id(item))
-        if external_id is not None and not _is_storable(external_id):
+        if external_id is not None and not jsonio.storable(external_id):
             return Record([item])  # set aside like one that is no object: it cannot be kept under its id
         return Record(
             item,
@@ -179,11 +180,6 @@ def id_text(value: Json) -> str | None:
     if isinstance(value, float) and value.is_integer() and abs(value) < _LARGEST_EXACT:
         value = int(value)
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _is_storable(text: str) -> bool:
-    """Whether a database can hold a text: no NUL, and no half of a character."""
-    return "\0" not in text and not any("\ud800" <= each <= "\udfff" for each in text)
 
 
 def _is_true(value: Json) -> bool:

@@ -220,6 +220,7 @@ def _record_id(connection: Connection, payload: dict[str, Any]) -> str | None:
     own = connection.webhook.id
     for path in connection.records.id if own is None else (own,):
         value = payload.get(path)
-        if isinstance(value, str | int) and not isinstance(value, bool) and str(value):
+        usable = isinstance(value, str | int) and not isinstance(value, bool) and str(value)
+        if usable and jsonio.storable(str(value)):
             return str(value)
     return None

@@ -130,12 +130,6 @@ TABLE: list[tuple[str, Callable[[Served], Refused], int]] = [
     ("a surrogate in UTF-8", body(BODY.replace(b"Budi", b"\xed\xa0\x80")), 400),
     ("overlong UTF-8", body(BODY.replace(b"Budi", b"\xc0\xaf")), 400),
     ("a control character", body(BODY.replace(b"Budi", b"B\x01")), 400),
-    ("NUL in a value", with_value('"a\\u0000b"'), 422),
-    ("NUL in a key", body(f'{{"secret":"{SECRET}","phone":"628111111111","a\\u0000":1}}'), 422),
-    ("NUL inside", with_value('[{"a":["\\u0000"]}]', "extra"), 422),
-    ("half a character", with_value('"\\ud800"'), 422),
-    ("half a character in a key", body(f'{{"secret":"{SECRET}","phone":"628111111111","\\udc00":1}}'), 422),
-    ("half a character in the id", with_value('"\\ud83d"', "whatsapp_id"), 422),
     # Types, lengths, encodings.
     *(
         (f"type {kind!r}", body(BODY, **{"Content-Type": kind}), 415)
@@ -307,3 +301,38 @@ def test_text_is_text(shared: Served, text: str) -> None:
     assert answer["success"] is True
     shared.service.apply_events()
     assert shared.sql("SELECT nama FROM contacts WHERE id = '628666666666@c.us'") == [(text,)]
+
+
+UNSTORABLE: list[tuple[str, Callable[[Served], Refused]]] = [
+    ("NUL in a value", with_value('"a\\u0000b"')),
+    ("NUL in a key", body(f'{{"secret":"{SECRET}","phone":"628111111111","a\\u0000":1}}')),
+    ("NUL inside", with_value('[{"a":["\\u0000"]}]', "extra")),
+    ("half a character", with_value('"\\ud800"')),
+    ("half a character in a key", body(f'{{"secret":"{SECRET}","phone":"628111111111","\\udc00":1}}')),
+    ("half a character in the id", with_value('"\\ud83d"', "whatsapp_id")),
+]
+
+
+@pytest.mark.parametrize("send", [pytest.param(send, id=name) for name, send in UNSTORABLE])
+def test_what_no_database_holds_is_kept_as_rejected(
+    shared: Served, send: Callable[[Served], Refused]
+) -> None:
+    """Escaped, under an id that the answer names; no contact is made of it."""
+    events, contacts = shared.rows()
+    answer = send(shared)
+    assert isinstance(answer, requests.Response)
+    assert answer.status_code == 422
+    assert list(answer.json()["reasons"].values()) == ["holds a character that cannot be stored"]
+    assert shared.rows() == (events + 1, contacts)
+    found = shared.ask("GET", f"{WEBHOOK}/{answer.json()['eventId']}").json()
+    assert found["status"] == "rejected"
+
+
+def test_one_that_no_database_holds_stops_no_other(shared: Served) -> None:
+    """The others of its list land."""
+    events, _ = shared.rows()
+    names = ["Ani", "B\0", "Cici", "\ud800"]
+    records = [{"secret": SECRET, "phone": f"62811300000{n}", "name": name} for n, name in enumerate(names)]
+    answer = shared.post(records, secret=None).json()
+    assert [each["status"] for each in answer["results"]] == ["landed", "rejected", "landed", "rejected"]
+    assert shared.rows()[0] == events + 4
