@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from crm_pipeline import instants, jsonio
 from crm_pipeline.connectors.base import ConnectorError, Window
+from crm_pipeline.garbage import collected_rarely
 from crm_pipeline.settings import PushMode, Settings, SettingsError, load_settings
 from crm_pipeline.status import UNKNOWN, StatusReader
 from crm_pipeline.store import contacts, landing, links, rejects, retention, state, webhooks
@@ -429,7 +430,7 @@ class ExternalCrmService(StatusReader):
             run_id=self.run_id,
             clock=instants.now,
         )
-        with lease_held(context, wait_seconds):
+        with lease_held(context, wait_seconds), collected_rarely():
             with context.write() as tx:
                 state.ensure(tx, context.name, polling=self._polling_at_start)
             yield context

@@ -16,13 +16,11 @@ from multiprocessing.connection import Connection
 
 from crm_pipeline.api.logs import open_log, place_of
 from crm_pipeline.api.problems import Problem, passing, problem_of
+from crm_pipeline.garbage import COLLECT_AFTER
 from crm_pipeline.service import service_from_settings
 from crm_pipeline.settings import Settings
 from crm_pipeline.sync.reception import Arrival, Receipt
 
-COLLECT_AFTER = (50_000, 20, 50)
-"""Python looks for garbage after so many objects; by default after 700, and then through all there are:
-that was half of the 99th percentile at 64 connections."""
 _STOP_SECONDS = 10.0
 
 

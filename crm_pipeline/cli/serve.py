@@ -32,8 +32,9 @@ def serve(
     from crm_pipeline.api.durability import require_durable
     from crm_pipeline.api.logs import open_log, take_over_logging
     from crm_pipeline.api.protocol import listen, server, url_of
-    from crm_pipeline.api.receiver import COLLECT_AFTER, Receiver
+    from crm_pipeline.api.receiver import Receiver
     from crm_pipeline.cli.processes import stoppable
+    from crm_pipeline.garbage import COLLECT_AFTER
     from crm_pipeline.service import service_from_settings
 
     # Work in other threads must not keep requests from being read for 5 ms, which is the default.

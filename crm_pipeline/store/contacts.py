@@ -11,6 +11,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from crm_pipeline.store import bulk
+from crm_pipeline.store.bulk import one_of
 from crm_pipeline.store.tables import contact_aliases, contacts, links, rejects
 
 
@@ -42,11 +44,10 @@ class ContactWrite:
 
 
 # Made once: to make them anew costs more than to execute them, with each group of webhooks.
-_IDS: sa.BindParameter[str] = sa.bindparam("ids", expanding=True)
-_LOAD = sa.select(contacts).where(contacts.c.id.in_(_IDS)).order_by(contacts.c.id)
+_LOAD = sa.select(contacts).where(one_of(contacts.c.id, "ids")).order_by(contacts.c.id)
 _LOAD_LOCKED = _LOAD.with_for_update()
 _RESOLVE = sa.select(contact_aliases.c.alias, contact_aliases.c.contact_id).where(
-    contact_aliases.c.alias.in_(_IDS)
+    one_of(contact_aliases.c.alias, "ids")
 )
 _ODD_PATTERNS = ("0%", "+%", "(%", "% %", "%-%", "%:%")
 _ODDLY_SPELLED = (
@@ -93,13 +94,13 @@ def existing(tx: Connection, ids: Collection[str]) -> set[str]:
     """Those of these ids that are a contact's own."""
     if not ids:
         return set()
-    return set(tx.execute(sa.select(contacts.c.id).where(contacts.c.id.in_(ids))).scalars())
+    return set(tx.execute(sa.select(contacts.c.id).where(one_of(contacts.c.id, ids))).scalars())
 
 
 def all_ids(tx: Connection, ids: Collection[str]) -> set[str]:
     """These ids of one contact and its aliases, without those that another contact has for its own."""
     query = sa.select(contact_aliases.c.alias).where(
-        contact_aliases.c.contact_id.in_(ids),
+        one_of(contact_aliases.c.contact_id, ids),
         ~sa.exists().where(contacts.c.id == contact_aliases.c.alias),
     )
     return {*ids, *tx.execute(query).scalars()}
@@ -108,11 +109,11 @@ def all_ids(tx: Connection, ids: Collection[str]) -> set[str]:
 def add_aliases(tx: Connection, aliases: Mapping[str, str], at: datetime) -> None:
     """Remember other ids of contacts; the newest meaning of an alias counts."""
     if aliases:
-        tx.execute(contact_aliases.delete().where(contact_aliases.c.alias.in_(list(aliases))))
+        tx.execute(contact_aliases.delete().where(one_of(contact_aliases.c.alias, aliases)))
         rows = [
             {"alias": alias, "contact_id": contact, "created_at": at} for alias, contact in aliases.items()
         ]
-        tx.execute(contact_aliases.insert(), rows)
+        bulk.insert(tx, contact_aliases, rows)
 
 
 def insert(tx: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -122,7 +123,7 @@ def insert(tx: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         sqlalchemy.exc.IntegrityError: another program has just added one of them.
     """
     if rows:
-        tx.execute(contacts.insert(), [dict(row) for row in rows])
+        bulk.insert(tx, contacts, rows)
 
 
 def update(tx: Connection, writes: Iterable[ContactWrite], at: datetime) -> None:
@@ -178,7 +179,7 @@ def mark_all_to_push(tx: Connection) -> None:
 def mark_to_push(tx: Connection, ids: Collection[str]) -> None:
     """Something is left to tell the CRM, although the rows did not change."""
     if ids:
-        tx.execute(contacts.update().where(contacts.c.id.in_(list(ids))).values(pushed_version=0))
+        tx.execute(contacts.update().where(one_of(contacts.c.id, ids)).values(pushed_version=0))
 
 
 def to_push(

@@ -9,6 +9,8 @@ from collections.abc import Collection, Iterable
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from crm_pipeline.store import bulk
+from crm_pipeline.store.bulk import one_of
 from crm_pipeline.store.tables import (
     conflicts,
     contact_aliases,
@@ -37,7 +39,7 @@ def remember(tx: Connection, connection: str, names: Collection[str]) -> None:
         {"connection": connection, "digest": digest, "person": person} for digest in {*map(_digest, names)}
     ]
     if rows:
-        tx.execute(forgotten.insert(), rows)
+        bulk.insert(tx, forgotten, rows)
 
 
 def among(tx: Connection, connection: str, names: Iterable[str]) -> set[str]:
@@ -52,7 +54,7 @@ def readmit(tx: Connection, connection: str, names: Collection[str]) -> bool:
     """The people behind these names are known again, by all their names; whether there were any."""
     people = _known(tx, connection, map(_digest, names), forgotten.c.person)
     if people:
-        tx.execute(forgotten.delete().where(forgotten.c.person.in_(people)))
+        tx.execute(forgotten.delete().where(one_of(forgotten.c.person, people)))
     return bool(people)
 
 
@@ -65,16 +67,19 @@ def erase(tx: Connection, connection: str, contact_ids: Collection[str], names: 
     """Remove every row about these contacts, and about records and events of these names; how many."""
     ids, others = sorted(contact_ids), sorted(names)
     held = (
-        (contacts, contacts.c.id.in_(ids)),
-        (contact_aliases, contact_aliases.c.alias.in_(ids) | contact_aliases.c.contact_id.in_(ids)),
-        (links, links.c.contact_id.in_(ids) | links.c.external_id.in_(others)),
-        (external_records, external_records.c.external_id.in_(others)),
-        (webhook_events, webhook_events.c.contact_id.in_(ids)),
-        (webhook_events, webhook_events.c.external_id.in_(others) | webhook_events.c.event_id.in_(others)),
-        (intents, intents.c.contact_id.in_(ids) | intents.c.external_id.in_(others)),
-        (contact_changes, contact_changes.c.contact_id.in_(ids)),
-        (conflicts, conflicts.c.contact_id.in_(ids)),
-        (rejects, rejects.c.contact_id.in_(ids) | rejects.c.key.in_([*ids, *others])),
+        (contacts, one_of(contacts.c.id, ids)),
+        (contact_aliases, one_of(contact_aliases.c.alias, ids) | one_of(contact_aliases.c.contact_id, ids)),
+        (links, one_of(links.c.contact_id, ids) | one_of(links.c.external_id, others)),
+        (external_records, one_of(external_records.c.external_id, others)),
+        (webhook_events, one_of(webhook_events.c.contact_id, ids)),
+        (
+            webhook_events,
+            one_of(webhook_events.c.external_id, others) | one_of(webhook_events.c.event_id, others),
+        ),
+        (intents, one_of(intents.c.contact_id, ids) | one_of(intents.c.external_id, others)),
+        (contact_changes, one_of(contact_changes.c.contact_id, ids)),
+        (conflicts, one_of(conflicts.c.contact_id, ids)),
+        (rejects, one_of(rejects.c.contact_id, ids) | one_of(rejects.c.key, [*ids, *others])),
     )
     number = 0
     for table, condition in held:
@@ -89,7 +94,7 @@ def _known(tx: Connection, connection: str, digests: Iterable[str], column: sa.C
     for start in range(0, len(listed), _TOGETHER):
         query = sa.select(column).where(
             forgotten.c.connection == connection,
-            forgotten.c.digest.in_(listed[start : start + _TOGETHER]),
+            one_of(forgotten.c.digest, listed[start : start + _TOGETHER]),
         )
         found.update(tx.execute(query).scalars())
     return found

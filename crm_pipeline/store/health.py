@@ -8,7 +8,8 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from crm_pipeline.store.tables import contacts, external_records, webhook_events
+from crm_pipeline.store.bulk import one_of
+from crm_pipeline.store.tables import CURRENT, contacts, external_records, webhook_events
 
 _CANONICAL = r"^([1-9][0-9]{6,14}@c\.us|[0-9]{5,20}@lid)$"
 """Ids that cannot be another one's spelling. SQLAlchemy teaches SQLite the operator."""
@@ -20,7 +21,7 @@ def current_records(tx: Connection, connection: str) -> dict[str | None, int]:
     outcome = external_records.c.outcome
     query = (
         sa.select(outcome, sa.func.count().label("number"))
-        .where(external_records.c.connection == connection, external_records.c.current)
+        .where(external_records.c.connection == connection, CURRENT)
         .group_by(outcome)
     )
     return {row.outcome: row.number for row in tx.execute(query)}
@@ -28,7 +29,7 @@ def current_records(tx: Connection, connection: str) -> dict[str | None, int]:
 
 def records_by_day(tx: Connection, connection: str, since: datetime, until: datetime) -> dict[str, int]:
     """How many records, as last read, were modified on which UTC day, such as 2026-01-31."""
-    of_them = (external_records.c.connection == connection, external_records.c.current)
+    of_them = (external_records.c.connection == connection, CURRENT)
     return _by_day(tx, external_records.c.modified_at, since, until, *of_them)
 
 
@@ -75,5 +76,5 @@ def known_ids(tx: Connection, ids: Collection[str]) -> set[str]:
     found: set[str] = set()
     for start in range(0, len(wanted), _AT_ONCE):
         part = wanted[start : start + _AT_ONCE]
-        found.update(tx.execute(sa.select(contacts.c.id).where(contacts.c.id.in_(part))).scalars())
+        found.update(tx.execute(sa.select(contacts.c.id).where(one_of(contacts.c.id, part))).scalars())
     return found

@@ -10,6 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from crm_pipeline.store import bulk
+from crm_pipeline.store.bulk import one_of
 from crm_pipeline.store.tables import intents
 
 
@@ -57,7 +59,7 @@ def store(tx: Connection, connection: str, new: Iterable[Intent], run_id: str) -
         for intent in new
     ]
     if rows:
-        tx.execute(intents.insert(), rows)
+        bulk.insert(tx, intents, rows)
 
 
 def close(tx: Connection, states: Sequence[tuple[str, str]], at: datetime) -> None:
@@ -91,7 +93,7 @@ def open_of(tx: Connection, connection: str, contact_ids: Collection[str]) -> di
     """Open intents by contact; there is at most one for each."""
     if not contact_ids:
         return {}
-    found = _load(tx, connection, intents.c.state == "open", intents.c.contact_id.in_(contact_ids))
+    found = _load(tx, connection, intents.c.state == "open", one_of(intents.c.contact_id, contact_ids))
     return {intent.contact_id: intent for intent in found}
 
 
@@ -103,7 +105,7 @@ def confirmed_since(
         return []
     conditions = (
         intents.c.state == "confirmed",
-        intents.c.contact_id.in_(contact_ids),
+        one_of(intents.c.contact_id, contact_ids),
         intents.c.closed_at >= since,
     )
     return _load(tx, connection, *conditions)
@@ -116,7 +118,7 @@ def refused_versions(tx: Connection, connection: str, contact_ids: Collection[st
         .where(
             intents.c.connection == connection,
             intents.c.state == "refused",
-            intents.c.contact_id.in_(contact_ids),
+            one_of(intents.c.contact_id, contact_ids),
         )
         .group_by(intents.c.contact_id)
     )

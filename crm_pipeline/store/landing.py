@@ -10,8 +10,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from crm_pipeline.store import forgotten
-from crm_pipeline.store.tables import contacts, links
+from crm_pipeline.store import bulk, forgotten
+from crm_pipeline.store.bulk import one_of
+from crm_pipeline.store.tables import CURRENT, contacts, links
 from crm_pipeline.store.tables import external_records as records
 
 
@@ -82,7 +83,7 @@ def land(tx: Connection, connection: str, arrivals: Iterable[Arrival], run_id: s
     if changed:
         _replace(tx, [known[arrival.external_id].id for arrival in changed])
     if fresh or changed:
-        tx.execute(records.insert(), [_row(arrival, connection, run_id) for arrival in [*fresh, *changed]])
+        bulk.insert(tx, records, [_row(arrival, connection, run_id) for arrival in [*fresh, *changed]])
     return LandingCounts(len(fresh), len(changed), total - len(fresh) - len(changed))
 
 
@@ -134,15 +135,11 @@ _KEY = ("connection", "external_id")
 
 def settle(tx: Connection, outcomes: Sequence[tuple[int, str]], at: datetime) -> None:
     """Say where records ended."""
-    if outcomes:
-        statement = (
-            records.update()
-            .where(records.c.id == sa.bindparam("row_id"))
-            .values(outcome=sa.bindparam("row_outcome"), applied_at=sa.bindparam("at"))
-        )
-        tx.execute(
-            statement, [{"row_id": row, "row_outcome": outcome, "at": at} for row, outcome in outcomes]
-        )
+    rows: dict[str, list[int]] = {}
+    for row, outcome in outcomes:
+        rows.setdefault(outcome, []).append(row)
+    for outcome, ids in rows.items():
+        tx.execute(records.update().where(one_of(records.c.id, ids)).values(outcome=outcome, applied_at=at))
 
 
 def settle_current(
@@ -152,9 +149,9 @@ def settle_current(
     if external_ids:
         statement = records.update().where(
             records.c.connection == connection,
-            records.c.current,
+            CURRENT,
             records.c.outcome.is_(None),
-            records.c.external_id.in_(external_ids),
+            one_of(records.c.external_id, external_ids),
         )
         tx.execute(statement.values(outcome=outcome, applied_at=at))
 
@@ -162,7 +159,7 @@ def settle_current(
 def payloads(tx: Connection, connection: str, external_ids: Sequence[str]) -> dict[str, str]:
     """The records as last read, as JSON text, by external id."""
     query = sa.select(records.c.external_id, records.c.payload).where(
-        records.c.connection == connection, records.c.current, records.c.external_id.in_(external_ids)
+        records.c.connection == connection, CURRENT, one_of(records.c.external_id, external_ids)
     )
     return {row.external_id: row.payload for row in tx.execute(query)}
 
@@ -176,13 +173,13 @@ def wait_again(
     ids: Sequence[int] | None = None,
 ) -> int:
     """Let current records be applied once more; how many there are."""
-    conditions: list[Any] = [records.c.connection == connection, records.c.current]
+    conditions: list[Any] = [records.c.connection == connection, CURRENT]
     if since is not None:
         conditions.append(records.c.modified_at >= since)
     if until is not None:
         conditions.append(records.c.modified_at < until)
     if ids is not None:
-        conditions.append(records.c.id.in_(ids))
+        conditions.append(one_of(records.c.id, ids))
     return tx.execute(records.update().where(*conditions).values(outcome=None, applied_at=None)).rowcount
 
 
@@ -191,8 +188,8 @@ def distrust(tx: Connection, connection: str, external_ids: Sequence[str]) -> No
     if external_ids:
         where = (
             records.c.connection == connection,
-            records.c.current,
-            records.c.external_id.in_(external_ids),
+            CURRENT,
+            one_of(records.c.external_id, external_ids),
         )
         tx.execute(records.update().where(*where).values(content_hash=""))
 
@@ -209,7 +206,7 @@ def made_anew(tx: Connection, connection: str) -> list[str]:
 
 def wake(tx: Connection, connection: str, external_ids: Sequence[str]) -> None:
     """Let these records, as last read, be applied once more."""
-    where = (records.c.connection == connection, records.c.current, records.c.external_id.in_(external_ids))
+    where = (records.c.connection == connection, CURRENT, one_of(records.c.external_id, external_ids))
     tx.execute(records.update().where(*where).values(outcome=None, applied_at=None))
 
 
@@ -217,7 +214,7 @@ def standings(tx: Connection, connection: str, external_ids: Sequence[str]) -> d
     """How these records stand, by external id; those never read are left out."""
     query = sa.select(
         records.c.external_id, records.c.id, records.c.content_hash, records.c.deleted, records.c.outcome
-    ).where(records.c.connection == connection, records.c.current, records.c.external_id.in_(external_ids))
+    ).where(records.c.connection == connection, CURRENT, one_of(records.c.external_id, external_ids))
     return {key: Standing(*rest) for key, *rest in tx.execute(query)}
 
 
@@ -233,14 +230,14 @@ def of_known(tx: Connection, connection: str, arrivals: Sequence[Arrival]) -> It
 def _current(tx: Connection, connection: str, external_ids: list[str]) -> dict[str, Any]:
     query = sa.select(
         records.c.id, records.c.external_id, records.c.content_hash, records.c.modified_at
-    ).where(records.c.connection == connection, records.c.current, records.c.external_id.in_(external_ids))
+    ).where(records.c.connection == connection, CURRENT, one_of(records.c.external_id, external_ids))
     return {row.external_id: row for row in tx.execute(query)}
 
 
 def _replace(tx: Connection, row_ids: list[int]) -> None:
     """Older versions stop being current; one that never was applied never will be."""
     outcome = sa.func.coalesce(records.c.outcome, "skipped")
-    tx.execute(records.update().where(records.c.id.in_(row_ids)).values(current=False, outcome=outcome))
+    tx.execute(records.update().where(one_of(records.c.id, row_ids)).values(current=False, outcome=outcome))
 
 
 def _row(arrival: Arrival, connection: str, run_id: str) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from crm_pipeline.store import bulk
+from crm_pipeline.store.bulk import one_of
 from crm_pipeline.store.tables import conflicts, contact_changes
 
 
@@ -116,14 +118,14 @@ def write_changes(tx: Connection, connection: str, changes: Iterable[Change], ru
         for change in changes
     ]
     if rows:
-        tx.execute(contact_changes.insert(), rows)
+        bulk.insert(tx, contact_changes, rows)
 
 
 def history(tx: Connection, connection: str, contact_ids: Collection[str]) -> list[PastChange]:
     """Changes of contacts with these ids, the newest last."""
     query = (
         sa.select(*(contact_changes.c[field.name] for field in fields(PastChange)))
-        .where(contact_changes.c.connection == connection, contact_changes.c.contact_id.in_(contact_ids))
+        .where(contact_changes.c.connection == connection, one_of(contact_changes.c.contact_id, contact_ids))
         .order_by(contact_changes.c.at, contact_changes.c.id)
     )
     rows: Iterable[Any] = tx.execute(query)
@@ -174,7 +176,7 @@ def write_conflicts(
             }
         )
     if rows:
-        tx.execute(conflicts.insert(), rows)
+        bulk.insert(tx, conflicts, rows)
 
 
 def open_fields(
@@ -184,7 +186,7 @@ def open_fields(
     if not contact_ids:
         return {}
     held: dict[str, dict[str, LedgerEntry]] = {}
-    for conflict in _load(tx, connection, _IS_OPEN, conflicts.c.contact_id.in_(contact_ids)):
+    for conflict in _load(tx, connection, _IS_OPEN, one_of(conflicts.c.contact_id, contact_ids)):
         held.setdefault(conflict.contact_id, {})[conflict.field] = conflict
     return held
 
@@ -239,7 +241,7 @@ def show_internal(tx: Connection, conflict_id: int, value: Any) -> None:
 def settle(tx: Connection, conflict_ids: Collection[int], winner: str, at: datetime) -> None:
     """Close open conflicts."""
     if conflict_ids:
-        statement = conflicts.update().where(conflicts.c.id.in_(list(conflict_ids)))
+        statement = conflicts.update().where(one_of(conflicts.c.id, conflict_ids))
         tx.execute(statement.values(state="settled", winner=winner, settled_at=at))
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from crm_pipeline.store import bulk
+from crm_pipeline.store.bulk import one_of
 from crm_pipeline.store.tables import links
 
 
@@ -46,8 +48,8 @@ _COLUMNS = (
 )
 # Made once, as those of contacts.
 _OURS = sa.select(*_COLUMNS).where(links.c.connection == sa.bindparam("connection"))
-_BY_EXTERNAL_ID = _OURS.where(links.c.external_id.in_(sa.bindparam("ids", expanding=True)))
-_BY_CONTACT = _OURS.where(links.c.contact_id.in_(sa.bindparam("ids", expanding=True)))
+_BY_EXTERNAL_ID = _OURS.where(one_of(links.c.external_id, "ids"))
+_BY_CONTACT = _OURS.where(one_of(links.c.contact_id, "ids"))
 
 
 def load_by_external_id(tx: Connection, connection: str, external_ids: Collection[str]) -> list[Link]:
@@ -64,7 +66,7 @@ def insert(tx: Connection, connection: str, new: Iterable[Link]) -> None:
     """Add links."""
     rows = [_row(connection, link) for link in new]
     if rows:
-        tx.execute(links.insert(), rows)
+        bulk.insert(tx, links, rows)
 
 
 def update(tx: Connection, connection: str, changed: Iterable[Link]) -> None:
@@ -92,9 +94,7 @@ def delete(tx: Connection, connection: str, external_ids: Collection[str]) -> No
     """Forget links."""
     if external_ids:
         tx.execute(
-            links.delete().where(
-                links.c.connection == connection, links.c.external_id.in_(list(external_ids))
-            )
+            links.delete().where(links.c.connection == connection, one_of(links.c.external_id, external_ids))
         )
 
 

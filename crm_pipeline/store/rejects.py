@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from crm_pipeline.store.bulk import one_of
 from crm_pipeline.store.tables import external_records, rejects
 
 Source: TypeAlias = Literal["pull", "webhook", "push"]
@@ -96,7 +97,7 @@ def attempts(tx: Connection, connection: str, source: Source, keys: Collection[s
     if not keys:
         return {}
     query = sa.select(rejects.c.key, rejects.c.attempts).where(
-        rejects.c.connection == connection, rejects.c.source == source, rejects.c.key.in_(keys)
+        rejects.c.connection == connection, rejects.c.source == source, one_of(rejects.c.key, keys)
     )
     return {row.key: row.attempts for row in tx.execute(query)}
 
@@ -106,7 +107,7 @@ def clear(tx: Connection, connection: str, source: Source, keys: Collection[str]
     if keys:
         tx.execute(
             rejects.delete().where(
-                rejects.c.connection == connection, rejects.c.source == source, rejects.c.key.in_(list(keys))
+                rejects.c.connection == connection, rejects.c.source == source, one_of(rejects.c.key, keys)
             )
         )
 
@@ -117,10 +118,10 @@ def dismiss(tx: Connection, connection: str, ids: Collection[int], at: datetime)
     records = [reject.record_id for reject in chosen if reject.record_id is not None]
     tx.execute(
         external_records.update()
-        .where(external_records.c.id.in_(records), external_records.c.outcome == "rejected")
+        .where(one_of(external_records.c.id, records), external_records.c.outcome == "rejected")
         .values(outcome="skipped", applied_at=at)
     )
-    tx.execute(rejects.delete().where(rejects.c.id.in_([reject.id for reject in chosen])))
+    tx.execute(rejects.delete().where(one_of(rejects.c.id, [reject.id for reject in chosen])))
     return len(chosen)
 
 
@@ -130,7 +131,7 @@ def load(
     """Open rejects, oldest first."""
     query = sa.select(*_COLUMNS).where(rejects.c.connection == connection).order_by(rejects.c.id).limit(limit)
     if ids is not None:
-        query = query.where(rejects.c.id.in_(list(ids)))
+        query = query.where(one_of(rejects.c.id, ids))
     rows: Iterable[Any] = tx.execute(query)
     return [Reject(*row) for row in rows]
 
@@ -155,7 +156,7 @@ def reasons(tx: Connection, connection: str, source: Source, key: str) -> dict[s
 
 def due_now(tx: Connection, connection: str, ids: Collection[int]) -> None:
     """Let rejected pushes be tried at once."""
-    statement = rejects.update().where(rejects.c.connection == connection, rejects.c.id.in_(list(ids)))
+    statement = rejects.update().where(rejects.c.connection == connection, one_of(rejects.c.id, ids))
     tx.execute(statement.values(next_attempt_at=None))
 
 

@@ -113,6 +113,9 @@ external_records = sa.Table(
 )
 sa.Index("uq_external_records_current", external_records.c.connection, external_records.c.external_id,
          unique=True, sqlite_where=sa.text("current"), postgresql_where=sa.text("current"))  # fmt: skip
+CURRENT: sa.ColumnElement[bool] = sa.literal_column("external_records.current")
+"""The version of a record that was read last. As the column, SQLite would be asked for ``current = 1``, and
+for that does not use the index: every page of a pull then costs a look at all records."""
 sa.Index("ix_external_records_waiting", external_records.c.connection, external_records.c.id,
          sqlite_where=sa.text("outcome IS NULL"), postgresql_where=sa.text("outcome IS NULL"))  # fmt: skip
 

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from crm_pipeline.store import bulk
+from crm_pipeline.store.bulk import one_of
 from crm_pipeline.store.tables import webhook_events as events
 
 
@@ -77,13 +79,13 @@ _NEWEST = sa.select(*_STORED).where(
         sa.select(sa.func.max(events.c.id))
         .where(
             events.c.connection == sa.bindparam("name"),
-            events.c.contact_id.in_(sa.bindparam("ids", expanding=True)),
+            one_of(events.c.contact_id, "ids"),
         )
         .group_by(events.c.contact_id)
     )
 )
 _BY_EVENT_ID = sa.select(*_STORED).where(
-    events.c.connection == sa.bindparam("name"), events.c.event_id.in_(sa.bindparam("ids", expanding=True))
+    events.c.connection == sa.bindparam("name"), one_of(events.c.event_id, "ids")
 )
 
 
@@ -107,7 +109,7 @@ def insert(tx: Connection, connection: str, new: Iterable[NewEvent]) -> None:
         for event in new
     ]
     if rows:
-        tx.execute(events.insert(), rows)
+        bulk.insert(tx, events, rows)
 
 
 def by_event_id(tx: Connection, connection: str, event_ids: Collection[str]) -> dict[str, StoredEvent]:
@@ -180,13 +182,12 @@ def _due(connection: str, now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
 
 def settle(tx: Connection, outcomes: Sequence[tuple[int, str]], run_id: str, at: datetime) -> None:
     """Say where events ended."""
-    if outcomes:
-        statement = (
-            events.update()
-            .where(events.c.id == sa.bindparam("row_id"))
-            .values(outcome=sa.bindparam("row_outcome"), applied_at=at, run_id=run_id, next_attempt_at=None)
-        )
-        tx.execute(statement, [{"row_id": row, "row_outcome": outcome} for row, outcome in outcomes])
+    rows: dict[str, list[int]] = {}
+    for row, outcome in outcomes:
+        rows.setdefault(outcome, []).append(row)
+    for outcome, ids in rows.items():
+        ended = {"outcome": outcome, "applied_at": at, "run_id": run_id, "next_attempt_at": None}
+        tx.execute(events.update().where(one_of(events.c.id, ids)).values(ended))
 
 
 def explain(tx: Connection, reasons: Iterable[tuple[int, dict[str, str]]]) -> None:
@@ -197,19 +198,19 @@ def explain(tx: Connection, reasons: Iterable[tuple[int, dict[str, str]]]) -> No
 
 def begin_attempt(tx: Connection, row_ids: Collection[int]) -> None:
     """Count an attempt before it is made: one that kills its worker has been counted."""
-    tx.execute(events.update().where(events.c.id.in_(list(row_ids))).values(attempts=events.c.attempts + 1))
+    tx.execute(events.update().where(one_of(events.c.id, row_ids)).values(attempts=events.c.attempts + 1))
 
 
 def postpone(tx: Connection, row_ids: Collection[int], until: datetime) -> None:
     """Try these again later."""
-    tx.execute(events.update().where(events.c.id.in_(list(row_ids))).values(next_attempt_at=until))
+    tx.execute(events.update().where(one_of(events.c.id, row_ids)).values(next_attempt_at=until))
 
 
 def wait_again(tx: Connection, connection: str, event_ids: Collection[str]) -> None:
     """Let rejected events be applied once more."""
     where = (
         events.c.connection == connection,
-        events.c.event_id.in_(list(event_ids)),
+        one_of(events.c.event_id, event_ids),
         events.c.outcome == "rejected",
     )
     tx.execute(events.update().where(*where).values(outcome=None, attempts=0, next_attempt_at=None))
