@@ -99,6 +99,10 @@ class FakeCrm:
         payload = dict(self.records[external_id])
         return Record(payload, external_id, datetime.fromisoformat(payload["updated_at"]))
 
+    @property
+    def bulk(self) -> None:
+        """No jobs."""
+
     def pages(self, window: Window, resume: Resume | None = None) -> Iterator[Page]:
         """Oldest change first."""
         start = resume["at"] if resume else 0

@@ -74,6 +74,10 @@ class HubSpotConnector:
         """How many writes one call takes at the most."""
         return BATCH
 
+    @property
+    def bulk(self) -> None:
+        """No jobs."""
+
     def pages(self, window: Window, resume: Resume | None = None) -> Iterator[Page]:
         """Read a window page by page. See ``Connector.pages``.
 

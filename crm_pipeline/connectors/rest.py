@@ -67,6 +67,10 @@ class RestConnector:
         """How many writes one call takes at the most."""
         return self._writer.batch_size
 
+    @property
+    def bulk(self) -> None:
+        """No jobs."""
+
     def pages(self, window: Window, resume: Resume | None = None) -> Iterator[Page]:
         """Read a window page by page, lazily. See ``Connector.pages``.
 

@@ -28,6 +28,7 @@ from crm_pipeline.connectors.base import (
 )
 from crm_pipeline.connectors.budget import Usage
 from crm_pipeline.connectors.records import RecordReader
+from crm_pipeline.connectors.salesforce_bulk import SalesforceBulk
 from crm_pipeline.connectors.salesforce_writes import BATCH, SalesforceWriter
 from crm_pipeline.connectors.session import Answer, Dialect, Session
 from crm_pipeline.connectors.vendor import body_of, chunks, field_paths, list_in, origin_of, server_time
@@ -52,6 +53,9 @@ class SalesforceConnector:
         self._fields = [soql.field(name) for name in dict.fromkeys([*_ALWAYS, *field_paths(connection)])]
         self._unique = connection.writing.upsert_by and soql.field(connection.writing.upsert_by)
         self._writer = SalesforceWriter(session, self._url, self._unique)
+        self._bulk: SalesforceBulk | None = None
+        if connection.writing.bulk_from is not None:
+            self._bulk = SalesforceBulk(connection, session, self._url, self._unique)
 
     @property
     def calls(self) -> int:
@@ -67,6 +71,11 @@ class SalesforceConnector:
     def batch_size(self) -> int:
         """How many writes one call takes at the most."""
         return BATCH
+
+    @property
+    def bulk(self) -> SalesforceBulk | None:
+        """Bulk API jobs, where the connection wants them."""
+        return self._bulk
 
     def pages(self, window: Window, resume: Resume | None = None) -> Iterator[Page]:
         """Read a window page by page. See ``Connector.pages``.

@@ -215,6 +215,10 @@ class Session:
             raise outcome
         return outcome
 
+    def sleep(self, seconds: float) -> None:
+        """Wait, as between repeats."""
+        self._sleep(seconds)
+
     def close(self) -> None:
         """Give the connections back."""
         self._http.close()

@@ -72,6 +72,10 @@ class ZohoConnector:
         """How many writes one call takes at the most."""
         return BATCH
 
+    @property
+    def bulk(self) -> None:
+        """No jobs."""
+
     def pages(self, window: Window, resume: Resume | None = None) -> Iterator[Page]:
         """Read a window page by page, oldest change first. See ``Connector.pages``.
 

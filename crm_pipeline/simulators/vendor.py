@@ -53,6 +53,8 @@ class VendorOptions:
     daily: int = 250_000
     searches: int = 5
     """In any second."""
+    job_seconds: float = 1.0
+    """How long a job is at work once its rows are there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ from crm_pipeline.sync.reports import Outcome, Report
 
 FIRST_RETRY = timedelta(minutes=1)
 LONGEST_RETRY = timedelta(hours=6)
+CONFIRMED_TOGETHER = 500
+"""Rows of a job that are settled in one transaction."""
 
 
 class Confirmation:
