@@ -50,6 +50,8 @@ class FieldState:
     internal_shadow: Known = ABSENT
     assumed: bool = False
     """The external shadow is what we wrote; the CRM has not shown yet what it made of it."""
+    replaced: Known = ABSENT
+    """What that write was to replace there; ABSENT where nothing is assumed."""
     sent: Known = ABSENT
     """What an open intent wrote, while nobody knows whether it arrived."""
     external_at: datetime | None = None
@@ -71,10 +73,11 @@ class Verdict(Enum):
     EXTERNAL_WINS = "conflict: external wins"
     INTERNAL_WINS = "conflict: internal wins"
     HELD = "conflict: waits for a person"
+    NOT_TAKEN = "conflict: our write does not show"
     IGNORED = "field does not travel this way"
 
 
-CONFLICTS: Final = frozenset({Verdict.EXTERNAL_WINS, Verdict.INTERNAL_WINS, Verdict.HELD})
+CONFLICTS: Final = frozenset({Verdict.EXTERNAL_WINS, Verdict.INTERNAL_WINS, Verdict.HELD, Verdict.NOT_TAKEN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,11 @@ def merge_field(state: FieldState, rules: FieldRules) -> Decision:  # noqa: PLR0
         return Decision(Verdict.REWRITTEN, internal, written, external)
     if outside and inside:
         return _conflict(state, rules, external, internal)
+    replaced = state.replaced
+    ours = state.assumed and rules.direction is Direction.BOTH
+    if outside and ours and replaced is not ABSENT and same(external, replaced):
+        # Some CRMs accept a write to a field they do not have. Taking the old value would undo the edit.
+        return _keep(Verdict.NOT_TAKEN, state)
     if inside or (not outside and state.external_shadow is ABSENT):
         return _only_internal(state, rules, external, internal)
     if outside or state.internal_shadow is ABSENT:

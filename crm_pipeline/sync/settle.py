@@ -11,7 +11,7 @@ from crm_pipeline.connection import Connection
 from crm_pipeline.contact import NEW_DEAL_STATUS
 from crm_pipeline.store.intents import Intent
 from crm_pipeline.store.landing import Landed
-from crm_pipeline.store.ledger import Change, Conflict, LedgerEntry
+from crm_pipeline.store.ledger import NOT_TAKEN, Change, Conflict, LedgerEntry
 from crm_pipeline.store.links import Link
 from crm_pipeline.sync.coerce import Value, same
 from crm_pipeline.sync.errors import RecordRejected, UnknownConflictError
@@ -247,6 +247,7 @@ class Settler:
                 external_shadow=link.external_shadow.get(name, ABSENT),
                 internal_shadow=link.internal_shadow.get(name, ABSENT),
                 assumed=name in link.assumed,
+                replaced=link.assumed.get(name, ABSENT),
                 sent=sent.get(name, ABSENT),
                 external_at=row.modified_at or row.read_at,
                 internal_at=self._edited_at(contact, link, name, intent),
@@ -290,6 +291,7 @@ class Settler:
     ) -> None:
         waiting = self.work.held(contact).get(name)
         if decision.verdict in CONFLICTS:
+            policy = self.mapping.fields[name].policy
             if waiting is not None and decision.winner is not None:
                 self.work.settled_conflicts[waiting.id] = decision.winner  # the policy is another by now
             self.work.conflicts.append(
@@ -298,7 +300,7 @@ class Settler:
                     name,
                     None if state.external is ABSENT else state.external,
                     contact.values.get(name),
-                    self.mapping.fields[name].policy.value,
+                    NOT_TAKEN if decision.verdict is Verdict.NOT_TAKEN else policy.value,
                     decision.winner,
                     row.record_id,
                 )
@@ -312,7 +314,7 @@ class Settler:
         _store_shadow(link.internal_shadow, name, decision.internal_shadow)
         _store_shadow(link.external_shadow, name, decision.external_shadow)
         if name in link.assumed and not decision.assumed:
-            link.assumed.remove(name)
+            del link.assumed[name]
         old = contact.values.get(name)
         if decision.internal is ABSENT or old == decision.internal:
             return

@@ -153,6 +153,15 @@ RULES = (
         FieldRules(policy=Policy.MANUAL),
     ),
     Rule(
+        Verdict.NOT_TAKEN,
+        "what it said before our write, which it had accepted",
+        "the contact, and the CRM kept nothing of it",
+        KEEPS,
+        "no: this field waits until a person decides, the others go on",
+        "conflict with both values, open, with `not taken` for its policy",
+        FieldState("Budi", "Sari", "Sari", "Sari", assumed=True, replaced="Budi"),
+    ),
+    Rule(
         Verdict.IGNORED,
         "a value that may not come in, or null where nothing may go out",
         "first meeting; the side the field comes from is empty",
@@ -208,6 +217,6 @@ NEWEST = (
 
 def pushes(decision: Decision, rules: FieldRules) -> bool:
     """Whether the CRM is written to after a decision; a held field waits."""
-    if decision.verdict is Verdict.HELD:
+    if decision.verdict in {Verdict.HELD, Verdict.NOT_TAKEN}:
         return False
     return to_push(decision.internal, decision.internal_shadow, rules.direction)
