@@ -57,6 +57,8 @@ class FakeCrm:
     batch_size: int = 100
     reads_by_modified: bool = True
     answers_with_record: bool = True
+    answers_with_time: bool = False
+    """Where the record is not shown: its modified time, and nothing else."""
     can_find: bool = True
     checks_expected: bool = True
     """Refuses to overwrite a record that has changed since it was read."""
@@ -173,6 +175,8 @@ class FakeCrm:
                     return WriteResult(WriteStatus.REFUSED, key, reason="exists already")
         key = self.put(write.external_id, **write.changes)
         shown = self.record(key) if self.answers_with_record else None
+        if shown is None and self.answers_with_time:
+            shown = Record({}, key, self.record(key).modified_at)
         return WriteResult(WriteStatus.WRITTEN, key, shown)
 
     def _has_changed(self, write: Write) -> bool:

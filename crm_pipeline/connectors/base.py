@@ -108,7 +108,8 @@ class WriteResult:
     external_id: str | None = None
     """Always there when ``WRITTEN``."""
     record: Record | None = None
-    """The record as the CRM holds it now, where the answer carries it. It may be a part of it."""
+    """The record as the CRM holds it now, where the answer carries it. It may be a part of it,
+    or nothing but its modified time."""
     reason: str = ""
     """For people: no secrets, no personal data."""
 

@@ -21,8 +21,9 @@ class Link:
     contact_id: str
     internal_shadow: dict[str, Any] = field(default_factory=dict)
     external_shadow: dict[str, Any] = field(default_factory=dict)
-    assumed: dict[str, Any] = field(default_factory=dict)
-    """Fields we wrote and the CRM has not shown since, with what it held before."""
+    assumed: dict[str, list[Any]] = field(default_factory=dict)
+    """Fields we wrote and the CRM has not shown since: what it held before, and the record's
+    modified time as the answer told it, if it did."""
     edits: dict[str, list[Any]] = field(default_factory=dict)
     external_modified_at: datetime | None = None
     read_at: datetime | None = None

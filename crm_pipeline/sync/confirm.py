@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.engine import Connection as Transaction
 
+from crm_pipeline import instants
 from crm_pipeline.connectors.base import Record, WriteResult, WriteStatus
 from crm_pipeline.store import contacts, intents, landing, ledger, links, rejects
 from crm_pipeline.store.intents import Intent
@@ -150,16 +151,18 @@ class Confirmation:
                 Conflict(intent.contact_id, name, theirs, intent.sent[name], NOT_TAKEN, None, None)
             )
         self._note_answer(planned, result, external_id, link, held)
+        told = result.record.modified_at if result.record is not None else None
+        told_at = instants.to_text(told) if told is not None else None
         for name, value in intent.sent.items():
             link.internal_shadow[name] = value
             link.external_shadow[name] = held.get(name, value)
             link.edits.pop(name, None)
             if name not in held:
-                link.assumed.setdefault(name, intent.before.get(name))
+                before, _ = link.assumed.get(name, (intent.before.get(name), None))
+                link.assumed[name] = [before, told_at]
             else:
                 link.assumed.pop(name, None)
-        if result.record is not None and result.record.modified_at is not None:
-            link.external_modified_at = result.record.modified_at
+        link.external_modified_at = told or link.external_modified_at
         self._close(intent, "confirmed")
         self._cleared.append(intent.contact_id)
         return outcome
@@ -193,7 +196,7 @@ class Confirmation:
 
     def _held_now(self, result: WriteResult) -> Values:
         """What the CRM made of our values, where its answer shows the record."""
-        if result.record is None:
+        if result.record is None or not result.record.payload:
             return {}
         try:
             return self._context.translator.to_contact(result.record.payload) or {}

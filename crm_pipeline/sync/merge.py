@@ -52,6 +52,8 @@ class FieldState:
     """The external shadow is what we wrote; the CRM has not shown yet what it made of it."""
     replaced: Known = ABSENT
     """What that write was to replace there; ABSENT where nothing is assumed."""
+    untouched: bool = False
+    """The CRM says itself that nobody has touched the record since that write."""
     sent: Known = ABSENT
     """What an open intent wrote, while nobody knows whether it arrived."""
     external_at: datetime | None = None
@@ -73,11 +75,14 @@ class Verdict(Enum):
     EXTERNAL_WINS = "conflict: external wins"
     INTERNAL_WINS = "conflict: internal wins"
     HELD = "conflict: waits for a person"
-    NOT_TAKEN = "conflict: our write does not show"
+    NOT_TAKEN = "conflict: our write was not taken"
+    TAKEN_BACK = "conflict: our write was taken back"
     IGNORED = "field does not travel this way"
 
 
-CONFLICTS: Final = frozenset({Verdict.EXTERNAL_WINS, Verdict.INTERNAL_WINS, Verdict.HELD, Verdict.NOT_TAKEN})
+CONFLICTS: Final = frozenset(
+    {Verdict.EXTERNAL_WINS, Verdict.INTERNAL_WINS, Verdict.HELD, Verdict.NOT_TAKEN, Verdict.TAKEN_BACK}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +99,14 @@ class Decision:
     @property
     def winner(self) -> Side | None:
         """Of a conflict; None where it waits, or where there is none."""
-        return {Verdict.EXTERNAL_WINS: "external", Verdict.INTERNAL_WINS: "internal"}.get(  # type: ignore[return-value]
-            self.verdict
-        )
+        return _WINNERS.get(self.verdict)
+
+
+_WINNERS: Final[dict[Verdict, Side]] = {
+    Verdict.EXTERNAL_WINS: "external",
+    Verdict.TAKEN_BACK: "external",
+    Verdict.INTERNAL_WINS: "internal",
+}
 
 
 def changed(value: Known, shadow: Known) -> bool:
@@ -129,11 +139,6 @@ def merge_field(state: FieldState, rules: FieldRules) -> Decision:  # noqa: PLR0
         return Decision(Verdict.REWRITTEN, internal, written, external)
     if outside and inside:
         return _conflict(state, rules, external, internal)
-    replaced = state.replaced
-    ours = state.assumed and rules.direction is Direction.BOTH
-    if outside and ours and replaced is not ABSENT and same(external, replaced):
-        # Some CRMs accept a write to a field they do not have. Taking the old value would undo the edit.
-        return _keep(Verdict.NOT_TAKEN, state)
     if inside or (not outside and state.external_shadow is ABSENT):
         return _only_internal(state, rules, external, internal)
     if outside or state.internal_shadow is ABSENT:
@@ -168,6 +173,17 @@ def _rewritten(state: FieldState, rules: FieldRules, external: Value) -> Known:
     return state.internal_shadow if ours else ABSENT
 
 
+def _shows_what_was(state: FieldState, rules: FieldRules, external: Value) -> bool:
+    """Whether the CRM, which took our write, shows what the field held before it.
+
+    Some CRMs accept a write to a field they do not have: to take the old value for an edit
+    without a word would undo ours.
+    """
+    replaced = state.replaced
+    ours = state.assumed and rules.direction is Direction.BOTH
+    return ours and replaced is not ABSENT and same(external, replaced)
+
+
 def _only_internal(state: FieldState, rules: FieldRules, external: Value, internal: Value) -> Decision:
     """The contact holds something of its own; the CRM holds what it held, or nothing."""
     if rules.direction is Direction.IN:
@@ -185,6 +201,10 @@ def _only_external(state: FieldState, rules: FieldRules, external: Value, intern
         if internal is None:
             return _seen(Verdict.IGNORED, state, external)
         return _internal_stands(Verdict.INTERNAL_WINS, internal, external)
+    if _shows_what_was(state, rules, external):
+        if state.untouched:
+            return _keep(Verdict.NOT_TAKEN, state)
+        return Decision(Verdict.TAKEN_BACK, external, external, external)
     first = state.internal_shadow is ABSENT
     verdict = Verdict.FILL_INTERNAL if first else Verdict.EXTERNAL_CHANGE
     return Decision(verdict, external, external, external)

@@ -15,17 +15,22 @@ MISSPELT = Connection.model_validate({"fields": {"notes": {"names": ["notes"], "
 RIGHT = Connection()
 
 
-@pytest.fixture(params=[True, False], ids=["answers with the record", "answers nothing"])
-def edited(world: World, request: pytest.FixtureRequest) -> World:
-    """A contact whose notes were edited here and pushed under a wrong name."""
+def edit(world: World, answers: str) -> None:
+    """Edit a contact's notes here and push them under a wrong name."""
     world.connection = MISSPELT
-    world.crm.answers_with_record = request.param
+    world.crm.answers_with_record, world.crm.answers_with_time = answers == "record", answers == "time"
     world.crm.put(phone=PHONE, name="Uji", notes="old")
     world.sync()
     world.sql("UPDATE contacts SET notes = 'new', nama = 'Lain' WHERE id = :id", id=PHONE)
     world.sync()
     world.crm.clock.pass_by(minutes=10)
     world.sync()
+
+
+@pytest.fixture(params=["record", "time"])
+def edited(world: World, request: pytest.FixtureRequest) -> World:
+    """A CRM that answers a write with the record, or with its modified time."""
+    edit(world, request.param)
     return world
 
 
@@ -76,16 +81,24 @@ def test_an_edit_in_the_crm_ends_it(edited: World) -> None:
     assert [row["state"] for row in edited.rows("conflicts")] == ["settled"]
 
 
-@pytest.mark.parametrize("answers", [True, False])
-def test_a_create_is_looked_at_too(world: World, *, answers: bool) -> None:
+def test_what_cannot_be_told_from_an_edit_is_written_down(world: World) -> None:
+    """The CRM answers a write with nothing: somebody may have put the old value back."""
+    edit(world, "nothing")
+    assert world.contact(PHONE)["notes"] == "old"
+    (told,) = world.rows("conflicts")
+    assert (told["state"], told["policy"], told["winner"]) == ("settled", "not taken", "external")
+    assert (told["external"], told["internal"]) == ("old", "new")
+
+
+def test_a_create_is_looked_at_too(world: World) -> None:
     """What a new record does not show was not taken either."""
     world.connection = MISSPELT
-    world.crm.answers_with_record = answers
+    world.crm.answers_with_record, world.crm.answers_with_time = False, True
     world.sync()
     world.sql("INSERT INTO contacts (id, nama, notes) VALUES (:id, 'Uji', 'new')", id=PHONE)
     world.sync()
     (key,) = world.crm.records
-    world.crm.put(key, notes=None)
+    world.crm.records[key]["notes"] = None
     world.crm.clock.pass_by(minutes=10)
     world.sync()
     assert world.contact(PHONE)["notes"] == "new"

@@ -154,11 +154,20 @@ RULES = (
     ),
     Rule(
         Verdict.NOT_TAKEN,
-        "what it said before our write, which it had accepted",
+        "what it said before our write, which it had accepted; nobody has touched the record since",
         "the contact, and the CRM kept nothing of it",
         KEEPS,
         "no: this field waits until a person decides, the others go on",
         "conflict with both values, open, with `not taken` for its policy",
+        FieldState("Budi", "Sari", "Sari", "Sari", assumed=True, replaced="Budi", untouched=True),
+    ),
+    Rule(
+        Verdict.TAKEN_BACK,
+        "what it said before our write, which it had accepted; it cannot be told who saw to that",
+        "the contact, and then the CRM",
+        TAKES,
+        "no",
+        "conflict with both values, settled, with `not taken` for its policy; history",
         FieldState("Budi", "Sari", "Sari", "Sari", assumed=True, replaced="Budi"),
     ),
     Rule(

@@ -38,8 +38,11 @@ EVERY_RULES = tuple(
 )
 BOTH_WAYS = tuple(rules for rules in EVERY_RULES if rules.direction is Direction.BOTH)
 NOTHING_SETTLED = frozenset({Verdict.SAYS_NOTHING, Verdict.HELD, Verdict.NOT_TAKEN})
-ASSUMED: tuple[tuple[bool, Known], ...] = ((False, ABSENT), *((True, replaced) for replaced in DOMAIN))
-"""Whether the external shadow is assumed, and what our write was to replace."""
+ASSUMED: tuple[tuple[bool, Known, bool], ...] = (
+    (False, ABSENT, False),
+    *((True, replaced, untouched) for replaced in DOMAIN for untouched in (False, True)),
+)
+"""Whether the external shadow is assumed, what our write was to replace, and whether nobody came after it."""
 OWN_WRITE = frozenset({Verdict.WRITE_CONFIRMED, Verdict.REWRITTEN})
 
 
@@ -52,9 +55,9 @@ def named(rules: FieldRules) -> str:
 def every_state() -> tuple[FieldState, ...]:
     """The whole product: each side, each shadow, what was sent, what is assumed."""
     return tuple(
-        FieldState(external, internal, external_shadow, internal_shadow, assumed, replaced, sent)
+        FieldState(external, internal, external_shadow, internal_shadow, *assumed, sent)
         for external, internal, external_shadow, internal_shadow, sent in product(DOMAIN, repeat=5)
-        for assumed, replaced in ASSUMED
+        for assumed in ASSUMED
     )
 
 
