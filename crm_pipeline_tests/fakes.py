@@ -183,6 +183,10 @@ class FakeCrm:
         at = self.record(write.external_id or "").modified_at
         return write.expected is not None and at != write.expected
 
+    def refuses_writes(self) -> str | None:
+        """Nobody can tell without writing. See ``Connector.refuses_writes``."""
+        return None
+
     def close(self) -> None:
         """Nothing to give back."""
 

@@ -250,5 +250,14 @@ class Connector(Protocol):
             ConnectorError: no answer.
         """
 
+    def refuses_writes(self) -> str | None:
+        """Why we may not create and change contacts; empty where we may, None where nobody can tell.
+
+        Nothing is changed by it.
+
+        Raises:
+            ConnectorError: no answer.
+        """
+
     def close(self) -> None:
         """Give connections back."""

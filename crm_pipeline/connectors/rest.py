@@ -121,6 +121,10 @@ class RestConnector:
         """Nothing: a CRM known from a file does not describe itself. See ``Connector.schema``."""
         return None
 
+    def refuses_writes(self) -> str | None:
+        """Nobody can tell without writing. See ``Connector.refuses_writes``."""
+        return None
+
     def close(self) -> None:
         """Give connections back."""
         self._session.close()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,7 +32,15 @@ from crm_pipeline.connectors.records import RecordReader
 from crm_pipeline.connectors.salesforce_bulk import SalesforceBulk
 from crm_pipeline.connectors.salesforce_writes import BATCH, SalesforceWriter
 from crm_pipeline.connectors.session import Answer, Dialect, Session
-from crm_pipeline.connectors.vendor import body_of, chunks, field_paths, list_in, origin_of, server_time
+from crm_pipeline.connectors.vendor import (
+    Ending,
+    body_of,
+    chunks,
+    field_paths,
+    list_in,
+    origin_of,
+    server_time,
+)
 
 _IDS_IN_A_QUERY = 400
 """Ids of 18 characters that a query's URL has room for."""
@@ -82,7 +91,7 @@ class SalesforceConnector:
 
         A window shows deleted records, too; the winner of a merge follows its losers.
         """
-        place = resume
+        place, ending = resume, Ending()
         while True:
             read_at = self._clock()
             answer = self._asked(window, place)
@@ -91,6 +100,7 @@ class SalesforceConnector:
             found = body_of(answer, self._connection)
             records = [self._reader.record(_bare(item)) for item in list_in(found, "records")]
             place = _following(found)
+            ending.turn(place, records)
             yield Page((*records, *self._winners(records)), read_at, place, server_time(answer))
             if place is None:
                 return
@@ -116,8 +126,17 @@ class SalesforceConnector:
 
     def schema(self) -> list[CrmField] | None:
         """The fields of Contact that our user sees. See ``Connector.schema``."""
+        return [_field(each) for each in list_in(self._described, "fields")]
+
+    def refuses_writes(self) -> str | None:
+        """The object's description says so. See ``Connector.refuses_writes``."""
+        may_not = [word for word in ("createable", "updateable") if self._described.get(word) is not True]
+        return f"contacts are not {' and not '.join(may_not)} for this user" if may_not else ""
+
+    @cached_property
+    def _described(self) -> dict[str, Any]:
         answer = self._session.send("GET", self._url("sobjects/Contact/describe"))
-        return [_field(each) for each in list_in(body_of(answer, self._connection), "fields")]
+        return body_of(answer, self._connection)
 
     def close(self) -> None:
         """Give connections back."""
@@ -185,7 +204,7 @@ def _field(told: dict[str, Any]) -> CrmField:
     return CrmField(
         str(told.get("name")),
         _KINDS.get(str(told.get("type")), "text"),
-        told.get("updateable") is True,
+        told.get("updateable") is True and told.get("createable") is not False,
         told.get("externalId") is True and told.get("unique") is True,
         tuple(str(option.get("value")) for option in options),
     )

@@ -152,7 +152,9 @@ class Salesforce:
         if not done:
             name = name or f"0r8xx{len(self._cursors):010d}"
             self._cursors[name], self._asked[name] = rows, fields
-            body["nextRecordsUrl"] = f"/services/data/{version}/query/{name}-{offset + PAGE}"
+            following = offset if offset and self.crm.faults.repeated_cursor else offset + PAGE
+            link = f"/services/data/{version}/query/{name}-{following}"
+            body["nextRecordsUrl"] = self.crm.faults.foreign_next_link + link
         body["records"] = [item_of(self.whole(*each), fields, version) for each in page]
         return json_answer(orjson.dumps(body))
 
@@ -290,7 +292,7 @@ class Salesforce:
 
     def schema(self, _request: Request, _payload: Any) -> Response:
         """The object's fields."""
-        return json_answer(orjson.dumps(describe()))
+        return json_answer(orjson.dumps(describe(writable=not self.crm.options.read_only)))
 
     def limits(self, _request: Request, _payload: Any) -> Response:
         """What is left of the day."""
