@@ -251,6 +251,8 @@ class Writing(_Section):
     upsert_by: str | None = None
     """The CRM's own name of the unique field that holds the WhatsApp id. The vendors' connectors
     create by it, so that a repeated create cannot make a second record."""
+    bulk_from: Annotated[int, Field(ge=1)] | None = None
+    """For ``salesforce``: so many creates, or changes, at once go out as a job of the Bulk API."""
     lookup: Lookup | None = None
     time_format: str = "iso"
     """How times are written: ``iso`` in UTC, or a strftime pattern."""
@@ -516,6 +518,13 @@ class Connection(_Section):
         since, before = self.listing.modified_since, self.listing.modified_before
         if since is not None and before is not None and since.param == before.param:
             msg = "listing.modified_before: needs another 'param' than modified_since, or leave it out"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _jobs_are_salesforces(self) -> Connection:
+        if self.writing.bulk_from is not None and self.type is not ConnectorType.SALESFORCE:
+            msg = "writing.bulk_from: goes with 'type: salesforce', which has such jobs"
             raise ValueError(msg)
         return self
 

@@ -25,7 +25,7 @@ from crm_pipeline.store.engine import writing
 from crm_pipeline.store.rejects import NewReject
 from crm_pipeline.sync import events, forget, pull, push, resolve
 from crm_pipeline.sync.budget import SharedBudget, interactive
-from crm_pipeline.sync.checkup import Finding, Grade, look_at_crm, look_at_database
+from crm_pipeline.sync.checkup import Finding, Grade, look_at_channel, look_at_crm, look_at_database
 from crm_pipeline.sync.context import Context, Progress, lease_held, no_progress
 from crm_pipeline.sync.errors import (
     DisabledError,
@@ -293,7 +293,9 @@ class ExternalCrmService(StatusReader):
         ]
         if not self.connection.base_url:
             return [*found, Finding("CRM", Grade.BAD, "no URL is set", "set EXTERNAL_CRM_API_URL")]
-        return [*found, *look_at_crm(self.connection, self.mapping, self._connected, self._budget)]
+        writes = self.settings.external_crm_push is not PushMode.OFF
+        looked = look_at_crm(self.connection, self.mapping, self._connected, self._budget, writes=writes)
+        return [*found, *looked, *look_at_channel(self.engine, self.connection, instants.now())]
 
     def preview(self, record: Any) -> Preview:
         """What the mapping makes of one record, and why."""

@@ -14,7 +14,18 @@ from sqlalchemy.engine import Engine
 from crm_pipeline import instants
 from crm_pipeline.connection import Connection
 from crm_pipeline.settings import Settings, SyncMode
-from crm_pipeline.store import contacts, health, landing, leases, ledger, migrate, rejects, state, webhooks
+from crm_pipeline.store import (
+    channels,
+    contacts,
+    health,
+    landing,
+    leases,
+    ledger,
+    migrate,
+    rejects,
+    state,
+    webhooks,
+)
 from crm_pipeline.store.engine import open_database, reading
 from crm_pipeline.sync.apply import too_many_deletes
 from crm_pipeline.sync.budget import SharedBudget
@@ -56,7 +67,9 @@ class StatusReader:
                 "conflicts": ledger.count_open(tx, name),
                 "pendingPushes": contacts.count_to_push(tx, name, instants.now()),
             }
-        spent = SharedBudget(self.engine, name, self.connection.budget).spent()
+            channel = channels.load(tx, name)
+        bounds = self.connection.budget
+        spent = SharedBudget(self.engine, name, bounds).spent()
         last_error = max((run for run in failed if run), key=lambda run: run.started_at, default=None)
         last_success = max((run.finished_at for run in done if run and run.finished_at), default=None)
         return {
@@ -71,8 +84,9 @@ class StatusReader:
             "lastError": None if last_error is None else _failure(last_error),
             "watermark": _shown(known.watermark if known else None),
             **figures,
-            "apiCallsToday": spent.today,
+            "apiCallsToday": spent.today if bounds.calls or bounds.daily_calls else None,
             "apiQuotaLeft": spent.daily_left,
+            "channelEnds": _shown(channel.expires_at if channel else None),
             "runs": {step: None if run is None else _run(run) for step, run in runs.items()},
         }
 

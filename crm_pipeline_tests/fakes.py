@@ -57,6 +57,8 @@ class FakeCrm:
     batch_size: int = 100
     reads_by_modified: bool = True
     answers_with_record: bool = True
+    answers_with_time: bool = False
+    """Where the record is not shown: its modified time, and nothing else."""
     can_find: bool = True
     checks_expected: bool = True
     """Refuses to overwrite a record that has changed since it was read."""
@@ -98,6 +100,10 @@ class FakeCrm:
         """A record as a connector gives it."""
         payload = dict(self.records[external_id])
         return Record(payload, external_id, datetime.fromisoformat(payload["updated_at"]))
+
+    @property
+    def bulk(self) -> None:
+        """No jobs."""
 
     def pages(self, window: Window, resume: Resume | None = None) -> Iterator[Page]:
         """Oldest change first."""
@@ -169,11 +175,17 @@ class FakeCrm:
                     return WriteResult(WriteStatus.REFUSED, key, reason="exists already")
         key = self.put(write.external_id, **write.changes)
         shown = self.record(key) if self.answers_with_record else None
+        if shown is None and self.answers_with_time:
+            shown = Record({}, key, self.record(key).modified_at)
         return WriteResult(WriteStatus.WRITTEN, key, shown)
 
     def _has_changed(self, write: Write) -> bool:
         at = self.record(write.external_id or "").modified_at
         return write.expected is not None and at != write.expected
+
+    def refuses_writes(self) -> str | None:
+        """Nobody can tell without writing. See ``Connector.refuses_writes``."""
+        return None
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -30,6 +30,10 @@ from crm_pipeline.store.tables import contacts, links, rejects
 from crm_pipeline.sync.reports import Report
 
 PUSHED, EDITED, DELETED = 1_000, 600, 8
+MANY = 5_000
+"""Pushed at once where the vendor has jobs for so many."""
+JOB_CALLS = 6
+"""Of a job: open, upload, close, one look, and the lists of what was written and what was not."""
 WIDE = 10_000_000
 TOO_LONG = 40_000
 """Characters of notes that none of the vendors takes."""
@@ -63,6 +67,11 @@ WRITES = frozenset(
         "create",
         "update",
         "upsert",
+        "job_open",
+        "job_upload",
+        "job_close",
+        "job_look",
+        "job_results",
     ]
 )
 FILE = """
@@ -84,7 +93,7 @@ class Trial:
     def __init__(self, kind: str, count: int, folder: Path) -> None:
         self.kind, self.count, self.sizes, self.folder = kind, count, SIZES[kind], folder
         simulation = SIMULATIONS[kind]
-        options = VendorOptions(burst=WIDE, searches=WIDE, daily=WIDE)
+        options = VendorOptions(burst=WIDE, searches=WIDE, daily=WIDE, job_seconds=0.5)
         self.crm = VendorCrm.seeded(simulation.vendor, count, options=options)
         self.app = simulation.app(self.crm)
         self.right = True
@@ -127,6 +136,10 @@ class Trial:
         self.crm.tokens.end_all()
         self._edit_here(service, offset=PUSHED)
         self._show("push, token ended", lambda: [service.push()])
+        if service.connector.bulk is not None:
+            many = min(MANY, self.count - 200)
+            self._edit_here(service, count=many, word="many")
+            self._show(f"push of {many:,} as a job", lambda: [service.push()], JOB_CALLS, pushes=True)
         time.sleep(1.1)
         self._show("quiet", service.sync)
         self._compare(service)
@@ -155,14 +168,16 @@ class Trial:
             self.crm.delete(row.id)
         self.crm.merge(rows[20].id, rows[21].id)
 
-    def _edit_here(self, service: ExternalCrmService, offset: int = 0) -> None:
+    def _edit_here(
+        self, service: ExternalCrmService, offset: int = 0, count: int = PUSHED, word: str = "noted"
+    ) -> None:
         """Another program edits contacts, one in a hundred to what the CRM will not take."""
         with writing(service.engine) as tx:
             linked = sa.select(links.c.contact_id).where(links.c.external_deleted_at.is_(None))
             chosen = sa.select(contacts.c.id).where(contacts.c.id.in_(linked)).order_by(contacts.c.id)
-            ids = list(tx.execute(chosen.offset(offset + 100).limit(PUSHED)).scalars())
+            ids = list(tx.execute(chosen.offset(offset + 100).limit(count)).scalars())
             for number, contact_id in enumerate(ids):
-                notes = "x" * TOO_LONG if number % 100 == 0 else f"noted {number}"
+                notes = "x" * TOO_LONG if number % 100 == 0 else f"{word} {number}"
                 tx.execute(contacts.update().where(contacts.c.id == contact_id).values(notes=notes))
 
     def _compare(self, service: ExternalCrmService) -> None:

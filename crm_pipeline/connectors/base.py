@@ -108,7 +108,8 @@ class WriteResult:
     external_id: str | None = None
     """Always there when ``WRITTEN``."""
     record: Record | None = None
-    """The record as the CRM holds it now, where the answer carries it. It may be a part of it."""
+    """The record as the CRM holds it now, where the answer carries it. It may be a part of it,
+    or nothing but its modified time."""
     reason: str = ""
     """For people: no secrets, no personal data."""
 
@@ -137,6 +138,55 @@ class ResumeError(ConnectorError):
     """The place to go on from is no longer accepted: start the window again."""
 
 
+class JobRefusedError(ConnectorError):
+    """The CRM will not do these writes as a job, and has made none of them: they may go in batches."""
+
+
+class Bulk(Protocol):
+    """Jobs that carry many writes, where a CRM has them.
+
+    A job is opened, its id stored by the caller, and only then sent: whatever happens after
+    that, the CRM can be asked what became of it.
+    """
+
+    @property
+    def threshold(self) -> int:
+        """So many writes of one kind are worth a job."""
+
+    @property
+    def most(self) -> int:
+        """How many writes a job carries at the most."""
+
+    def portion(self, writes: Sequence[Write]) -> list[int]:
+        """Places of the writes the next job is to carry; none where batches cost fewer calls."""
+
+    def open(self, writes: Sequence[Write]) -> str:
+        """Open a job for a portion; its id. It writes nothing yet.
+
+        Raises:
+            JobRefusedError: the account has no such jobs.
+            ConnectorError: no job was opened.
+        """
+
+    def send(self, job: str, writes: Sequence[Write]) -> list[WriteResult]:
+        """Send the writes and wait for their results, in the order given.
+
+        Of a job that is still at work after some minutes they are ``UNKNOWN``.
+
+        Raises:
+            JobRefusedError: see there.
+        """
+
+    def settle(self, job: str, writes: Sequence[Write]) -> list[WriteResult] | None:
+        """What became of a job's writes, of which only the ids need be known; None while it is at work.
+
+        A job that was not sent to its end is given up.
+
+        Raises:
+            ConnectorError: the CRM could not be asked.
+        """
+
+
 class Connector(Protocol):
     """One CRM account."""
 
@@ -151,6 +201,10 @@ class Connector(Protocol):
     @property
     def batch_size(self) -> int:
         """How many writes one call takes at the most."""
+
+    @property
+    def bulk(self) -> Bulk | None:
+        """Jobs for very many writes; None where there are none."""
 
     def pages(self, window: Window, resume: Resume | None = None) -> Iterator[Page]:
         """Read a window page by page, lazily.
@@ -191,6 +245,15 @@ class Connector(Protocol):
 
     def schema(self) -> list[CrmField] | None:
         """The fields of the CRM's records; None where it does not describe them.
+
+        Raises:
+            ConnectorError: no answer.
+        """
+
+    def refuses_writes(self) -> str | None:
+        """Why we may not create and change contacts; empty where we may, None where nobody can tell.
+
+        Nothing is changed by it.
 
         Raises:
             ConnectorError: no answer.

@@ -29,7 +29,16 @@ from crm_pipeline.connectors.hubspot_search import Search
 from crm_pipeline.connectors.hubspot_writes import HubSpotWriter
 from crm_pipeline.connectors.records import RecordReader
 from crm_pipeline.connectors.session import Answer, Dialect, Session
-from crm_pipeline.connectors.vendor import body_of, chunks, field_paths, list_in, origin_of, server_time
+from crm_pipeline.connectors.vendor import (
+    Ending,
+    body_of,
+    chunks,
+    field_paths,
+    list_in,
+    origin_of,
+    refusal_of,
+    server_time,
+)
 
 BATCH = 100
 """Inputs of one batch call at the most."""
@@ -74,16 +83,21 @@ class HubSpotConnector:
         """How many writes one call takes at the most."""
         return BATCH
 
+    @property
+    def bulk(self) -> None:
+        """No jobs."""
+
     def pages(self, window: Window, resume: Resume | None = None) -> Iterator[Page]:
         """Read a window page by page. See ``Connector.pages``.
 
         Everything is read by the list, which lags behind nothing; a window by the search, and
         then the archive for what was deleted in it.
         """
-        place = resume or {"by": "list" if window == Window() else "search"}
+        place, ending = resume or {"by": "list" if window == Window() else "search"}, Ending()
         while True:
             read_at = self._clock()
             answer, records, following = self._turn(window, place, resumed=place is resume)
+            ending.turn(following, records)
             yield Page(tuple(records), read_at, following, server_time(answer))
             if following is None:
                 return
@@ -107,6 +121,11 @@ class HubSpotConnector:
         """The properties of contacts. See ``Connector.schema``."""
         answer = self._session.send("GET", _properties_url(self._url))
         return [_field(each) for each in list_in(body_of(answer, self._connection), "results")]
+
+    def refuses_writes(self) -> str | None:
+        """Ask to change a contact that cannot exist. See ``Connector.refuses_writes``."""
+        answer = self._session.send("PATCH", f"{self._url}/0", body=b'{"properties":{}}')
+        return refusal_of(answer)
 
     def close(self) -> None:
         """Give connections back."""

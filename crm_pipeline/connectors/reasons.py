@@ -8,11 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+import orjson
+
 from crm_pipeline.connectors.base import Json, Write
 
 _KEYS = frozenset(
     {"code", "type", "error", "errorCode", "error_code", "field", "path", "param", "property", "attribute"}
 )
+_CODE_KEYS = frozenset({"code", "errorCode", "error", "category", "requiredGranularScopes"})
 _NAME = re.compile(r"[A-Za-z_](?:[A-Za-z_./-]|[0-9](?![0-9]{3})){1,63}")
 """No blank, no at sign, no long run of digits: neither a text nor an address nor a phone number."""
 _MOST = 5
@@ -27,6 +30,16 @@ def reason(status: Json, body: Json, write: Write) -> str:
     if told:
         parts.append(", ".join(list(told)[:_MOST]))
     return f"the CRM does not take it ({': '.join(parts)})" if parts else "the CRM does not take it"
+
+
+def codes(body: bytes) -> str:
+    """What a refusal names, such as ``MISSING_SCOPES, crm.objects.contacts.write``; empty for nothing."""
+    try:
+        told = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return ""
+    names = (value for key, value in _leaves(told) if key in _CODE_KEYS and is_code(value))
+    return ", ".join(list(dict.fromkeys(names))[:_MOST])
 
 
 def is_code(value: Json) -> bool:

@@ -67,6 +67,10 @@ class RestConnector:
         """How many writes one call takes at the most."""
         return self._writer.batch_size
 
+    @property
+    def bulk(self) -> None:
+        """No jobs."""
+
     def pages(self, window: Window, resume: Resume | None = None) -> Iterator[Page]:
         """Read a window page by page, lazily. See ``Connector.pages``.
 
@@ -115,6 +119,10 @@ class RestConnector:
 
     def schema(self) -> list[CrmField] | None:
         """Nothing: a CRM known from a file does not describe itself. See ``Connector.schema``."""
+        return None
+
+    def refuses_writes(self) -> str | None:
+        """Nobody can tell without writing. See ``Connector.refuses_writes``."""
         return None
 
     def close(self) -> None:

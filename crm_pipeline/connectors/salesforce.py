@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,9 +29,18 @@ from crm_pipeline.connectors.base import (
 )
 from crm_pipeline.connectors.budget import Usage
 from crm_pipeline.connectors.records import RecordReader
+from crm_pipeline.connectors.salesforce_bulk import SalesforceBulk
 from crm_pipeline.connectors.salesforce_writes import BATCH, SalesforceWriter
 from crm_pipeline.connectors.session import Answer, Dialect, Session
-from crm_pipeline.connectors.vendor import body_of, chunks, field_paths, list_in, origin_of, server_time
+from crm_pipeline.connectors.vendor import (
+    Ending,
+    body_of,
+    chunks,
+    field_paths,
+    list_in,
+    origin_of,
+    server_time,
+)
 
 _IDS_IN_A_QUERY = 400
 """Ids of 18 characters that a query's URL has room for."""
@@ -52,6 +62,9 @@ class SalesforceConnector:
         self._fields = [soql.field(name) for name in dict.fromkeys([*_ALWAYS, *field_paths(connection)])]
         self._unique = connection.writing.upsert_by and soql.field(connection.writing.upsert_by)
         self._writer = SalesforceWriter(session, self._url, self._unique)
+        self._bulk: SalesforceBulk | None = None
+        if connection.writing.bulk_from is not None:
+            self._bulk = SalesforceBulk(connection, session, self._url, self._unique)
 
     @property
     def calls(self) -> int:
@@ -68,12 +81,17 @@ class SalesforceConnector:
         """How many writes one call takes at the most."""
         return BATCH
 
+    @property
+    def bulk(self) -> SalesforceBulk | None:
+        """Bulk API jobs, where the connection wants them."""
+        return self._bulk
+
     def pages(self, window: Window, resume: Resume | None = None) -> Iterator[Page]:
         """Read a window page by page. See ``Connector.pages``.
 
         A window shows deleted records, too; the winner of a merge follows its losers.
         """
-        place = resume
+        place, ending = resume, Ending()
         while True:
             read_at = self._clock()
             answer = self._asked(window, place)
@@ -82,6 +100,7 @@ class SalesforceConnector:
             found = body_of(answer, self._connection)
             records = [self._reader.record(_bare(item)) for item in list_in(found, "records")]
             place = _following(found)
+            ending.turn(place, records)
             yield Page((*records, *self._winners(records)), read_at, place, server_time(answer))
             if place is None:
                 return
@@ -107,8 +126,17 @@ class SalesforceConnector:
 
     def schema(self) -> list[CrmField] | None:
         """The fields of Contact that our user sees. See ``Connector.schema``."""
+        return [_field(each) for each in list_in(self._described, "fields")]
+
+    def refuses_writes(self) -> str | None:
+        """The object's description says so. See ``Connector.refuses_writes``."""
+        may_not = [word for word in ("createable", "updateable") if self._described.get(word) is not True]
+        return f"contacts are not {' and not '.join(may_not)} for this user" if may_not else ""
+
+    @cached_property
+    def _described(self) -> dict[str, Any]:
         answer = self._session.send("GET", self._url("sobjects/Contact/describe"))
-        return [_field(each) for each in list_in(body_of(answer, self._connection), "fields")]
+        return body_of(answer, self._connection)
 
     def close(self) -> None:
         """Give connections back."""
@@ -176,7 +204,7 @@ def _field(told: dict[str, Any]) -> CrmField:
     return CrmField(
         str(told.get("name")),
         _KINDS.get(str(told.get("type")), "text"),
-        told.get("updateable") is True,
+        told.get("updateable") is True and told.get("createable") is not False,
         told.get("externalId") is True and told.get("unique") is True,
         tuple(str(option.get("value")) for option in options),
     )

@@ -90,6 +90,11 @@ def _result(write: Write, row: Any) -> WriteResult:
     if row.get("success") is not False or not errors:
         text = "the batch's result does not say what became of the record"
         return WriteResult(WriteStatus.UNKNOWN, write.external_id, reason=text)
+    return refusal(write, errors)
+
+
+def refusal(write: Write, errors: Sequence[Mapping[str, Any]]) -> WriteResult:
+    """Judge a row that was not written, by its codes."""
     codes = {str(each.get("statusCode")) for each in errors}
     told = [
         {"code": each.get("statusCode"), "errors": [{"field": name} for name in each.get("fields") or []]}

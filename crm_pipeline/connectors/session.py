@@ -40,6 +40,7 @@ from crm_pipeline.connectors.base import (
 )
 from crm_pipeline.connectors.budget import Budget, Lane, Usage, no_usage
 from crm_pipeline.connectors.oauth import MemoryShelf, Tokens, TokenShelf
+from crm_pipeline.connectors.reasons import codes
 from crm_pipeline.connectors.repeats import (
     CutAnswerError,
     LostAnswerError,
@@ -214,6 +215,10 @@ class Session:
         if isinstance(outcome, ConnectorError):
             raise outcome
         return outcome
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, as between repeats."""
+        self._sleep(seconds)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -392,8 +397,9 @@ def problem_of(answer: Answer) -> ConnectorError | None:
         return None
     if status < 400:  # noqa: PLR2004
         return CrmAnswerError(f"the CRM redirects to another address (status {status}); not followed")
+    told = ": ".join(filter(None, (str(status), codes(answer.body))))
     if status in {401, 403, 407}:
-        return CrmRefusedError(f"the CRM refuses the credentials or the permission (status {status})")
+        return CrmRefusedError(f"the CRM refuses the credentials or the permission (status {told})")
     if status in {408, 425, 429} or status >= 500:  # noqa: PLR2004
         return CrmUnavailableError(f"the CRM cannot answer now (status {status})")
-    return CrmRefusedError(f"the CRM refuses the request (status {status})")
+    return CrmRefusedError(f"the CRM refuses the request (status {told})")

@@ -9,8 +9,10 @@ from itertools import islice
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+import orjson
+
 from crm_pipeline.connection import Connection, FieldRule
-from crm_pipeline.connectors.base import CrmAnswerError
+from crm_pipeline.connectors.base import CrmAnswerError, CrmUnavailableError, Record, Resume
 from crm_pipeline.connectors.documents import document
 from crm_pipeline.connectors.session import Answer, problem_of
 from crm_pipeline.contact import BUILT_IN
@@ -31,6 +33,43 @@ def body_of(answer: Answer, connection: Connection) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise CrmAnswerError("the answer is no JSON object")
     return found
+
+
+class Ending:
+    """Proof that a walk ends: no place and no page comes twice. Of pages passed it keeps only numbers."""
+
+    def __init__(self) -> None:
+        self._places: set[int] = set()
+        self._pages: set[int] = set()
+
+    def turn(self, place: Resume | None, records: Sequence[Record]) -> None:
+        """Take note of a page, and of the place of the next.
+
+        Raises:
+            CrmAnswerError: the listing goes round in circles.
+        """
+        page = hash(tuple((record.external_id, record.modified_at) for record in records))
+        if records and page in self._pages:
+            raise CrmAnswerError("the CRM sent the same page twice: the listing would never end")
+        self._pages.add(page)
+        if place is None:
+            return
+        told = hash(orjson.dumps(place, option=orjson.OPT_SORT_KEYS))
+        if told in self._places:
+            raise CrmAnswerError("the CRM leads back to a page already read: the listing would never end")
+        self._places.add(told)
+
+
+def refusal_of(answer: Answer) -> str:
+    """Why an answer refuses us, whatever it says of the content; empty where it does not.
+
+    Raises:
+        CrmUnavailableError: it says nothing, for now.
+    """
+    problem = problem_of(answer)
+    if isinstance(problem, CrmUnavailableError):
+        raise problem
+    return str(problem) if answer.status in {401, 403} else ""
 
 
 def list_in(found: dict[str, Any], key: str) -> list[Any]:

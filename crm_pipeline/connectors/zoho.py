@@ -25,9 +25,19 @@ from crm_pipeline.connectors.base import (
     WriteResult,
 )
 from crm_pipeline.connectors.budget import Usage
+from crm_pipeline.connectors.reasons import codes
 from crm_pipeline.connectors.records import RecordReader
 from crm_pipeline.connectors.session import Answer, Dialect, Session
-from crm_pipeline.connectors.vendor import body_of, chunks, field_paths, list_in, origin_of, server_time
+from crm_pipeline.connectors.vendor import (
+    Ending,
+    body_of,
+    chunks,
+    field_paths,
+    list_in,
+    origin_of,
+    refusal_of,
+    server_time,
+)
 from crm_pipeline.connectors.zoho_watch import Channel, ask_for
 from crm_pipeline.connectors.zoho_writes import BATCH, ZohoWriter
 
@@ -72,12 +82,16 @@ class ZohoConnector:
         """How many writes one call takes at the most."""
         return BATCH
 
+    @property
+    def bulk(self) -> None:
+        """No jobs."""
+
     def pages(self, window: Window, resume: Resume | None = None) -> Iterator[Page]:
         """Read a window page by page, oldest change first. See ``Connector.pages``.
 
         What was deleted in a window follows what was changed in it.
         """
-        place = resume or {"by": "list"}
+        place, ending = resume or {"by": "list"}, Ending()
         while True:
             read_at = self._clock()
             answer = self._asked(window, place)
@@ -86,6 +100,7 @@ class ZohoConnector:
             found = self._body(answer)
             records = self._records(found, window, place)
             following = self._following(found, records, window, place)
+            ending.turn(following, records)
             yield Page(tuple(records), read_at, following, server_time(answer))
             if following is None:
                 return
@@ -115,6 +130,12 @@ class ZohoConnector:
         """The module's fields. See ``Connector.schema``."""
         answer = self._session.send("GET", self._beside("settings/fields"), params={"module": "Contacts"})
         return [_field(each) for each in list_in(self._body(answer), "fields")]
+
+    def refuses_writes(self) -> str | None:
+        """Ask to change a contact that cannot exist. See ``Connector.refuses_writes``."""
+        answer = self._session.send("PUT", self._url(), body=b'{"data":[{"id":"1"}],"trigger":[]}')
+        told = codes(answer.body)
+        return told if _FORBIDDEN & set(told.split(", ")) else refusal_of(answer)
 
     def watch(self, channel: Channel) -> datetime:
         """Renew a notification channel, or make it; when it ends. See ``ask_for``."""
@@ -250,6 +271,7 @@ def _deleted_in(item: dict[str, Any], window: Window) -> bool:
 
 _CREDITS = "X-API-CREDITS-REMAINING"
 _TOO_MANY = frozenset({"TOO_MANY_REQUESTS", "RATE_LIMIT_EXCEEDED"})
+_FORBIDDEN = frozenset({"NO_PERMISSION", "OAUTH_SCOPE_MISMATCH", "AUTHORIZATION_FAILED"})
 _UNKNOWN_TOKEN = frozenset({"INVALID_TOKEN", "AUTHENTICATION_FAILURE"})
 _OK = 200
 

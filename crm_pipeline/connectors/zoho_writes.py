@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any
 
 import orjson
 
-from crm_pipeline.connectors.base import Json, Write, WriteResult, WriteStatus
+from crm_pipeline.connectors.base import Json, Record, Write, WriteResult, WriteStatus
 from crm_pipeline.connectors.reasons import reason
 from crm_pipeline.connectors.session import Answer, Session
 from crm_pipeline.connectors.turns import Turn, send_batch
@@ -76,7 +77,7 @@ def _result(write: Write, row: Any) -> WriteResult:
     details = details if isinstance(details, dict) else {}
     own_id, code = details.get("id"), row.get("code")
     if code == "SUCCESS" and isinstance(own_id, str) and own_id:
-        return WriteResult(WriteStatus.WRITTEN, own_id)
+        return WriteResult(WriteStatus.WRITTEN, own_id, Record({}, own_id, _time(details)))
     if not isinstance(code, str) or row.get("status") != "error":
         text = "the batch's result does not say what became of the record"
         return WriteResult(WriteStatus.UNKNOWN, write.external_id, reason=text)
@@ -90,6 +91,15 @@ def _result(write: Write, row: Any) -> WriteResult:
     return WriteResult(
         status, in_the_way or write.external_id, reason=reason(_CONFLICT if in_the_way else None, told, write)
     )
+
+
+def _time(details: dict[str, Any]) -> datetime | None:
+    """When the record was last modified, by our write: an answer shows no more of it."""
+    try:
+        moment = datetime.fromisoformat(str(details.get("Modified_Time")))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else None
 
 
 def _in_the_way(details: dict[str, Any]) -> str | None:

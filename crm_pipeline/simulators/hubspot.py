@@ -54,6 +54,9 @@ _PREFIX = "/crm/{version:path}/contacts"
 _VERSIONED = re.compile(r"v3/objects|objects/20[0-9]{2}-[0-9]{2}")
 
 
+_READS = frozenset({"list", "search", "read", "batch_read", "properties"})
+
+
 class HubSpot:
     """Handlers over one account."""
 
@@ -71,6 +74,7 @@ class HubSpot:
                 payload = await json_body(request) if request.method in {"POST", "PATCH"} else None
                 with self.crm.lock:
                     self._admit(request, search=search)
+                    self._allow(kind)
                     self.crm.calls[kind] += 1
                     answer = act(request, payload)
             except HubSpotError as error:
@@ -100,6 +104,12 @@ class HubSpot:
             raise throttled("TEN_SECONDLY_ROLLING", "You have reached your ten_secondly_rolling limit.")
         if search and not self._searches.admits():
             raise throttled("SECONDLY", "You have reached your secondly limit.")
+
+    def _allow(self, kind: str) -> None:
+        if self.crm.options.read_only and kind not in _READS:
+            scopes = {"requiredGranularScopes": ["crm.objects.contacts.write"]}
+            text = "This app hasn't been granted all required scopes."
+            raise HubSpotError(403, "MISSING_SCOPES", text, errors=[{"context": scopes}])
 
     def _rate_headers(self) -> dict[str, str]:
         crm = self.crm
@@ -154,7 +164,9 @@ class HubSpot:
             rows = everything.cut(everything.offset_after((after - 1,)), limit + 1)
             found = [self.shown(row, properties) for row in rows[:limit]]
             following = rows[limit].id if len(rows) > limit else None
-        return page_of(request, found, following)
+        if self.crm.faults.repeated_cursor and following is not None and after:
+            following = str(after)
+        return page_of(request, found, following, self.crm.faults.foreign_next_link)
 
     def search(self, _request: Request, payload: Any) -> Response:
         """A page of a search, by offset."""
@@ -165,6 +177,8 @@ class HubSpot:
         properties = payload.get("properties") or None
         body: dict[str, Any] = {"total": total, "results": [self.shown(row, properties) for row in rows]}
         if following is not None:
+            if self.crm.faults.repeated_cursor and payload.get("after") not in {None, "", "0", 0}:
+                following = payload["after"]
             body["paging"] = {"next": {"after": str(following)}}
         return json_answer(orjson.dumps(body))
 

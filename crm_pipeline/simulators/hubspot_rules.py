@@ -147,11 +147,14 @@ def stored(properties: dict[str, Any]) -> dict[str, Any]:
     return {name: text_of(value) for name, value in properties.items()}
 
 
-def page_of(request: Request, found: list[dict[str, Any]], following: str | None) -> Response:
-    """A page of the list."""
+def page_of(
+    request: Request, found: list[dict[str, Any]], following: str | None, foreign: str = ""
+) -> Response:
+    """A page of the list. ``foreign``: scheme and host that the link to the next points to."""
     body: dict[str, Any] = {"results": found}
     if following is not None:
         link = str(request.url.include_query_params(after=following))
+        link = foreign + link.removeprefix(str(request.base_url).rstrip("/")) if foreign else link
         body["paging"] = {"next": {"after": following, "link": link}}
     return json_answer(orjson.dumps(body))
 

@@ -18,6 +18,7 @@ from crm_pipeline.simulators.control import control_routes
 from crm_pipeline.simulators.crm import RefusedError
 from crm_pipeline.simulators.faultlayer import FaultLayer
 from crm_pipeline.simulators.faults import CallKind
+from crm_pipeline.simulators.salesforce_bulk import Jobs
 from crm_pipeline.simulators.salesforce_rules import (
     KNOWN,
     RELATION,
@@ -45,6 +46,7 @@ class Salesforce:
     def __init__(self, crm: VendorCrm) -> None:
         """Serve this org."""
         self.crm = crm
+        self.jobs = Jobs(crm, self._one)
         self._cursors: dict[str, list[tuple[Row, Removed | None]]] = {}
         self._asked: dict[str, tuple[str, ...]] = {}
 
@@ -53,9 +55,10 @@ class Salesforce:
 
         async def handle(request: Request) -> Response:
             try:
-                payload = await json_body(request) if request.method in {"POST", "PATCH"} else None
+                payload = await _payload(request)
                 with self.crm.lock:
                     self._admit(request)
+                    self.jobs.work()
                     self.crm.calls[kind] += 1
                     answer = act(request, payload)
             except SalesforceError as error:
@@ -67,7 +70,8 @@ class Salesforce:
                 told = SalesforceError(refused.status, "NOT_FOUND", "The requested resource does not exist")
                 answer = json_answer(orjson.dumps([told.body()]), refused.status)
             if request.method != "GET":
-                self.crm.logged(request.method, kind, payload, answer.status_code)
+                content = None if isinstance(payload, bytes) else payload
+                self.crm.logged(request.method, kind, content, answer.status_code)
             used = f"api-usage={self.crm.used_today}/{self.crm.options.daily}"
             answer.headers["Sforce-Limit-Info"] = f"{used}; per-app-api-usage=1/250(appName=demo)"
             return answer
@@ -148,7 +152,9 @@ class Salesforce:
         if not done:
             name = name or f"0r8xx{len(self._cursors):010d}"
             self._cursors[name], self._asked[name] = rows, fields
-            body["nextRecordsUrl"] = f"/services/data/{version}/query/{name}-{offset + PAGE}"
+            following = offset if offset and self.crm.faults.repeated_cursor else offset + PAGE
+            link = f"/services/data/{version}/query/{name}-{following}"
+            body["nextRecordsUrl"] = self.crm.faults.foreign_next_link + link
         body["records"] = [item_of(self.whole(*each), fields, version) for each in page]
         return json_answer(orjson.dumps(body))
 
@@ -286,13 +292,20 @@ class Salesforce:
 
     def schema(self, _request: Request, _payload: Any) -> Response:
         """The object's fields."""
-        return json_answer(orjson.dumps(describe()))
+        return json_answer(orjson.dumps(describe(writable=not self.crm.options.read_only)))
 
     def limits(self, _request: Request, _payload: Any) -> Response:
         """What is left of the day."""
         most = self.crm.options.daily
         body = {"DailyApiRequests": {"Max": most, "Remaining": max(0, most - self.crm.used_today)}}
         return json_answer(orjson.dumps(body))
+
+
+async def _payload(request: Request) -> Any:
+    """What came with a request: JSON, or rows as they are."""
+    if request.method == "PUT":
+        return await request.body()
+    return await json_body(request) if request.method in {"POST", "PATCH"} else None
 
 
 def _refuse_double(key: Any, double: set[Any]) -> None:
@@ -333,6 +346,7 @@ def create_app(crm: VendorCrm) -> ASGIApp:
         ("PATCH", collections, "collection_update", org.collection("update")),
         ("PATCH", f"{collections}/Contact/{{field}}", "collection_upsert", org.collection("upsert")),
         ("DELETE", collections, "collection_delete", org.delete_many),
+        *org.jobs.table(f"{_ROOT}/jobs/ingest"),
     ]
     routes = [Route(path, org.guarded(kind, act), methods=[method]) for method, path, kind, act in table]
     routes += [

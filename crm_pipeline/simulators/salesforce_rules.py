@@ -149,9 +149,11 @@ def stored(fields: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def describe() -> dict[str, Any]:
+def describe(*, writable: bool) -> dict[str, Any]:
     """The object's description."""
-    return {"name": "Contact", "label": "Contact", "fields": [_field(name) for name in sorted(KNOWN)]}
+    fields = [_field(name) for name in sorted(KNOWN)]
+    may = {"createable": writable, "updateable": writable}
+    return {"name": "Contact", "label": "Contact", **may, "fields": fields}
 
 
 def _field(name: str) -> dict[str, Any]:
@@ -160,6 +162,7 @@ def _field(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "type": "picklist" if options else kind,
+        "createable": name not in READ_ONLY,
         "updateable": name not in READ_ONLY,
         "nillable": name != "LastName",
         "externalId": name == VENDOR.unique,

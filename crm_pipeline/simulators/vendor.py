@@ -6,16 +6,17 @@ import secrets
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
 
+from crm_pipeline.simulators.badrecords import BadRecord, break_records
 from crm_pipeline.simulators.contacts import generate_contacts, iso
 from crm_pipeline.simulators.crm import LOG_SIZE, LoggedWrite, RefusedError, utc_now
-from crm_pipeline.simulators.faults import Faults, FaultTurns
+from crm_pipeline.simulators.faults import FaultError, Faults, FaultTurns
 from crm_pipeline.simulators.shelf import Row, Shelf
 
 
@@ -31,6 +32,8 @@ class Vendor:
     unit: timedelta
     """How exactly changes are stamped."""
     make_id: Callable[[int], str]
+    links: bool = True
+    """Whether a page links to the next one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,10 @@ class VendorOptions:
     daily: int = 250_000
     searches: int = 5
     """In any second."""
+    read_only: bool = False
+    """The credentials lack what writing needs."""
+    job_seconds: float = 1.0
+    """How long a job is at work once its rows are there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +153,6 @@ class VendorCrm:
         """Requests that were answered by the CRM itself, by kind."""
         self.requests = 0
         self.log: deque[LoggedWrite] = deque(maxlen=LOG_SIZE)
-        self.broken: dict[str, str] = {}
         self.removed: dict[str, Removed] = {}
         self.tokens = Tokens(self.options, clock)
         self.burst = Window(self.options.burst, self.options.window)
@@ -154,7 +160,8 @@ class VendorCrm:
         self.clock = clock
         self._seq = 0
         self.shelf = Shelf(self._first_rows(contacts))
-        self._turns = FaultTurns(faults or Faults())
+        self._broken: dict[str, BadRecord] = {}
+        self.faults = faults or Faults()
 
     @classmethod
     def seeded(
@@ -174,13 +181,27 @@ class VendorCrm:
 
     @property
     def faults(self) -> Faults:
-        """What goes wrong at present. Setting it starts all counts anew."""
+        """What goes wrong at present. Setting it starts all counts anew.
+
+        Raises:
+            FaultError: it cannot go wrong here.
+        """
         return self._turns.faults
 
     @faults.setter
     def faults(self, faults: Faults) -> None:
         with self.lock:
+            if faults.foreign_next_link and not self.vendor.links:
+                raise FaultError("foreign_next_link: this vendor's pages have no links, only page tokens")
             self._turns = FaultTurns(faults)
+            rows = self.shelf.all().cut(0, len(self.shelf)) if faults.bad_record else []
+            told = break_records(len(rows), faults.bad_record or 1, faults.seed, _named(rows), BROKEN)
+            self._broken = dict(told)
+
+    @property
+    def broken(self) -> dict[str, str]:
+        """Ids of the records handed out broken, and their kind in ``badrecords.KINDS``."""
+        return {record_id: bad.kind for record_id, bad in self._broken.items()}
 
     @property
     def turns(self) -> FaultTurns:
@@ -188,9 +209,14 @@ class VendorCrm:
         return self._turns
 
     def fields(self, row: Row) -> dict[str, Any]:
-        """A record's own fields, under the vendor's names."""
-        fields: dict[str, Any] = row.record["fields"]
-        return fields
+        """A record's fields as they are handed out, under the vendor's names."""
+        bad = self._broken.get(row.id)
+        if bad is None:
+            return _own(row)
+        told = orjson.loads(bad.raw)
+        wrong = {name: told[said] for said, name in self.vendor.names.items() if said in told}
+        # No other number may stand in for a wrong one.
+        return {**_own(row), **({self.vendor.names["phone_1"]: None} if "phone" in told else {}), **wrong}
 
     def create(self, /, **fields: Any) -> dict[str, Any]:
         """Add a record; its fields with its id.
@@ -212,7 +238,8 @@ class VendorCrm:
         """
         with self.lock:
             old = self.row(record_id)
-            whole = _without_nulls({**self.fields(old), **fields})
+            whole = _without_nulls({**_own(old), **fields})
+            self._broken.pop(record_id, None)
             row = self._row(old.seq, old, whole, self.stamp())
             self._refuse_double(row)
             self.shelf.replace(row)
@@ -232,10 +259,10 @@ class VendorCrm:
             taken: dict[str, Any] = {}
             for loser in losers:
                 row = self.row(loser)
-                taken = {**self.fields(row), **taken}
+                taken = {**_own(row), **taken}
                 self.shelf.remove(loser)
                 self.removed[loser] = Removed(row, self.stamp(), winner)
-            self.edit(winner, **{**taken, **self.fields(self.row(winner))})
+            self.edit(winner, **{**taken, **_own(self.row(winner))})
 
     def row(self, record_id: str) -> Row:
         """One row. Raises ``RefusedError`` (404) when there is none."""
@@ -299,6 +326,27 @@ class VendorCrm:
         for other in self.shelf.holding(row.unique):
             if other.id != row.id:
                 raise RefusedError(409, other.id, "Another contact has this unique value.")
+
+
+BROKEN = (
+    "invalid_phone",
+    "unknown_status",
+    "negative_price",
+    "fractional_capacity",
+    "unknown_task_status",
+    "group_chat",
+)
+"""How a vendor's record can be broken: it keeps its id, and numbers are numbers."""
+
+
+def _own(row: Row) -> dict[str, Any]:
+    """A record's fields as they are kept."""
+    fields: dict[str, Any] = row.record["fields"]
+    return fields
+
+
+def _named(rows: Sequence[Row]) -> Callable[[int], dict[str, Any]]:
+    return lambda at: {"id": rows[at].id}
 
 
 def _without_nulls(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,6 +51,8 @@ _COQL = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 
+_WRITES = frozenset({"create", "update", "upsert", "delete", "merge"})
+
 
 class Zoho:
     """Handlers over one account."""
@@ -68,6 +70,7 @@ class Zoho:
                 payload = await json_body(request) if request.method in {"POST", "PUT"} else None
                 with self.crm.lock:
                     self._admit(request)
+                    self._allow(kind)
                     self.crm.calls[kind] += 1
                     answer = act(request, payload)
             except ZohoError as error:
@@ -91,6 +94,10 @@ class Zoho:
         if not self.crm.burst.admits() or self.crm.used_today >= self.crm.options.daily:
             raise ZohoError(429, "TOO_MANY_REQUESTS", "too many requests")
         self.crm.used_today += 1
+
+    def _allow(self, kind: str) -> None:
+        if self.crm.options.read_only and kind in _WRITES:
+            raise ZohoError(401, "OAUTH_SCOPE_MISMATCH", "invalid oauth scope to access this URL")
 
     # --- reading ---------------------------------------------------------------------
 
@@ -132,6 +139,8 @@ class Zoho:
         info: dict[str, Any] = {"per_page": size, "count": len(rows), "page": seen // size + 1}
         more = offset + len(rows) < len(chosen)
         token = self._token(chosen, rows, seen + len(rows)) if more and not descending else None
+        if token and self.crm.faults.repeated_cursor:
+            token = request.query_params.get("page_token", token)
         return self._rows(rows, names, {**info, "more_records": more, "next_page_token": token})
 
     def _chosen(self, request: Request) -> tuple[Selection, bool]:

@@ -39,6 +39,7 @@ _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[+-][0
 _PHONE = re.compile(r"[0-9+().\- ]{1,30}")
 
 VENDOR = Vendor(
+    links=False,
     names={
         "phone": "Chat_Id",
         "company": "Organisation",

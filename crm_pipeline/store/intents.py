@@ -27,6 +27,8 @@ class Intent:
     contact_version: int
     created_at: datetime
     closed_at: datetime | None = None
+    job: str | None = None
+    """The CRM's job that carries it, where one does."""
 
 
 _COLUMNS = (
@@ -38,6 +40,7 @@ _COLUMNS = (
     intents.c.contact_version,
     intents.c.created_at,
     intents.c.closed_at,
+    intents.c.job,
 )
 
 
@@ -82,6 +85,14 @@ def name_records(tx: Connection, found: Sequence[tuple[str, str | None]]) -> Non
             .values(external_id=sa.bindparam("new_external_id"))
         )
         tx.execute(statement, [{"key": key, "new_external_id": external_id} for key, external_id in found])
+
+
+def name_job(tx: Connection, ids: Iterable[str], job: str | None) -> None:
+    """Say which of the CRM's jobs carries these writes; None: none does any more."""
+    statement = (
+        intents.update().where(intents.c.id == sa.bindparam("key")).values(job=sa.bindparam("new_job"))
+    )
+    tx.execute(statement, [{"key": key, "new_job": job} for key in ids])
 
 
 def all_open(tx: Connection, connection: str) -> list[Intent]:

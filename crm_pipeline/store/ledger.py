@@ -58,8 +58,13 @@ class Conflict:
     external: Any
     internal: Any
     policy: str
+    """The field's, or ``NOT_TAKEN``."""
     winner: str | None
     record_id: int | None
+
+
+NOT_TAKEN = "not taken"
+"""In place of a policy: the CRM took our write, and still holds what it held before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,9 @@ class Link:
     contact_id: str
     internal_shadow: dict[str, Any] = field(default_factory=dict)
     external_shadow: dict[str, Any] = field(default_factory=dict)
-    assumed: list[str] = field(default_factory=list)
+    assumed: dict[str, list[Any]] = field(default_factory=dict)
+    """Fields we wrote and the CRM has not shown since: what it held before, and the record's
+    modified time as the answer told it, if it did."""
     edits: dict[str, list[Any]] = field(default_factory=dict)
     external_modified_at: datetime | None = None
     read_at: datetime | None = None
@@ -146,7 +148,7 @@ def _read(tx: Connection, query: sa.Select[Any], parameters: Mapping[str, Any] |
     rows: Iterable[Any] = tx.execute(query, parameters)
     for row in rows:
         link = Link(*row)
-        link.assumed = link.assumed or []
+        link.assumed = link.assumed or {}
         link.edits = link.edits or {}
         found.append(link)
     return found

@@ -166,6 +166,8 @@ intents = sa.Table(
     sa.Column("run_id", sa.Text, nullable=False),
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("closed_at", Instant),
+    # The CRM's job that carries the write, where one does: stored before anything is sent.
+    sa.Column("job", sa.Text),
 )
 sa.Index("uq_intents_open", intents.c.connection, intents.c.contact_id, unique=True,
          sqlite_where=sa.text("state = 'open'"), postgresql_where=sa.text("state = 'open'"))  # fmt: skip

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from sqlalchemy.engine import Engine
 
+from crm_pipeline import instants
 from crm_pipeline.connection import Connection, ConnectorType, Direction
 from crm_pipeline.connectors.base import (
     Connector,
@@ -22,6 +23,8 @@ from crm_pipeline.connectors.base import (
     Window,
 )
 from crm_pipeline.contact import FieldType
+from crm_pipeline.store import channels
+from crm_pipeline.store.engine import reading
 from crm_pipeline.store.migrate import is_current
 from crm_pipeline.sync.budget import SharedBudget
 from crm_pipeline.sync.errors import RecordRejected
@@ -69,8 +72,13 @@ def look_at_crm(
     mapping: FieldMapping,
     connect: Callable[[], Connector],
     budget: SharedBudget | None,
+    *,
+    writes: bool,
 ) -> Iterator[Finding]:
-    """Whether the CRM lets us in, tells the time, and has the fields of the mapping."""
+    """Whether the CRM lets us in, tells the time, and has the fields of the mapping.
+
+    ``writes``: whether it may be written to, and so must let us.
+    """
     try:
         connector = connect()
         schema = connector.schema()
@@ -92,8 +100,31 @@ def look_at_crm(
     else:
         yield from _by_schema(connection, mapping, {field.path: field for field in schema})
     yield _records(mapping, page.records)
+    if writes:
+        yield from _writing(connection, connector)
     if budget is not None:
         yield _budget(budget)
+
+
+_MAY_WRITE = {
+    ConnectorType.HUBSPOT: "give the app the scope crm.objects.contacts.write",
+    ConnectorType.SALESFORCE: "let the app's user create and edit contacts",
+    ConnectorType.ZOHO: "make the refresh token with the scope ZohoCRM.modules.contacts.ALL",
+}
+
+
+def _writing(connection: Connection, connector: Connector) -> Iterator[Finding]:
+    """Whether the credentials allow what a push needs."""
+    try:
+        refusal = connector.refuses_writes()
+    except ConnectorError as error:
+        yield Finding("writing", Grade.DOUBTFUL, f"cannot be told: {error}", "try again later")
+        return
+    if refusal:
+        cure = f"{_MAY_WRITE[connection.type]}, or set EXTERNAL_CRM_PUSH=off"
+        yield Finding("writing", Grade.BAD, refusal, cure)
+    elif refusal is not None:
+        yield Finding("writing", Grade.GOOD, "we may create and change contacts")
 
 
 def _not_let_in(error: ConnectorError) -> Finding:
@@ -123,14 +154,23 @@ def _by_schema(
     connection: Connection, mapping: FieldMapping, schema: dict[str, CrmField]
 ) -> Iterator[Finding]:
     """Hold each field of the mapping against what the CRM says it has."""
-    for field in mapping.fields.values():
-        yield from _field(field, schema)
+    found = [finding for field in mapping.fields.values() for finding in _field(field, schema)]
+    yield from found
+    if not found:
+        text = f"all {len(mapping.fields)} are there, fit, and can be written where they have to be"
+        yield Finding("fields", Grade.GOOD, text)
+    yield from _unique(connection, schema)
+
+
+def _unique(connection: Connection, schema: dict[str, CrmField]) -> Iterator[Finding]:
     unique = connection.writing.upsert_by
     if unique is None:
         return
     prefix = "properties." if connection.type is ConnectorType.HUBSPOT else ""
     found = schema.get(f"{prefix}{unique}")
-    if found is None or not found.unique:
+    if found is not None and found.unique:
+        yield Finding(unique, Grade.GOOD, "there, and unique: a repeated create makes no second record")
+    else:
         what = (
             "is not there" if found is None else "is not unique: a repeated create could make a second record"
         )
@@ -196,6 +236,22 @@ def _records(mapping: FieldMapping, records: Sequence[Record]) -> Finding:
         return Finding("records", Grade.GOOD, text)
     grade = Grade.BAD if wrong == len(records) else Grade.DOUBTFUL
     return Finding("records", grade, text, "crm-pipeline mapping preview says why")
+
+
+def look_at_channel(engine: Engine, connection: Connection, now: datetime) -> Iterator[Finding]:
+    """Until when the CRM tells of changes, where it has to be asked for that."""
+    if connection.webhook.public_url is None:
+        return
+    with reading(engine) as tx:
+        kept = channels.load(tx, connection.name)
+    cure = "let Dagster's watch_schedule run, which makes and renews it"
+    if kept is None:
+        yield Finding("channel", Grade.DOUBTFUL, "Zoho has not been asked for notifications yet", cure)
+    elif kept.expires_at <= now:
+        yield Finding("channel", Grade.BAD, f"ended at {instants.to_text(kept.expires_at)}", cure)
+    else:
+        text = f"Zoho tells of changes until {instants.to_text(kept.expires_at)}"
+        yield Finding("channel", Grade.GOOD, text)
 
 
 def _budget(budget: SharedBudget) -> Finding:

@@ -210,6 +210,7 @@ class Comparison:
             external_shadow=link.external_shadow.get(name, ABSENT),
             internal_shadow=link.internal_shadow.get(name, ABSENT),
             assumed=name in link.assumed,
+            replaced=link.assumed[name][0] if name in link.assumed else ABSENT,
         )
         decision = merge_field(state, FieldRules(rule.direction, rule.policy))  # whoever wins, it differs
         stays = decision.internal == state.internal and decision.verdict not in CONFLICTS

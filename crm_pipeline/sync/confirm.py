@@ -9,14 +9,15 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.engine import Connection as Transaction
 
+from crm_pipeline import instants
 from crm_pipeline.connectors.base import Record, WriteResult, WriteStatus
 from crm_pipeline.store import contacts, intents, landing, ledger, links, rejects
 from crm_pipeline.store.intents import Intent
-from crm_pipeline.store.ledger import Change, LedgerEntry
+from crm_pipeline.store.ledger import NOT_TAKEN, Change, Conflict, LedgerEntry
 from crm_pipeline.store.links import Link
 from crm_pipeline.store.rejects import NewReject
 from crm_pipeline.sync.arrivals import arrivals, tombstone
-from crm_pipeline.sync.coerce import same
+from crm_pipeline.sync.coerce import Value, same
 from crm_pipeline.sync.context import Context
 from crm_pipeline.sync.errors import RecordRejected
 from crm_pipeline.sync.identity import is_address
@@ -24,9 +25,12 @@ from crm_pipeline.sync.intend import IntendedWrite
 from crm_pipeline.sync.mapping import Values
 from crm_pipeline.sync.merge import ABSENT, changed
 from crm_pipeline.sync.reports import Outcome, Report
+from crm_pipeline.sync.rewriting import looks_rewritten
 
 FIRST_RETRY = timedelta(minutes=1)
 LONGEST_RETRY = timedelta(hours=6)
+CONFIRMED_TOGETHER = 500
+"""Rows of a job that are settled in one transaction."""
 
 
 class Confirmation:
@@ -51,6 +55,7 @@ class Confirmation:
         self._shown: list[Record] = []
         self._gone: list[str] = []
         self._nothing_new: list[str] = []
+        self._conflicts: list[Conflict] = []
         self._unseen: list[str] = []
 
     def confirm(self, sent: Sequence[IntendedWrite], results: Sequence[WriteResult], report: Report) -> None:
@@ -113,6 +118,7 @@ class Confirmation:
         links.insert(tx, context.name, self._new_links)
         links.update(tx, context.name, self._links)
         ledger.write_changes(tx, context.name, self._changes, context.run_id)
+        ledger.write_conflicts(tx, context.name, self._conflicts, context.run_id, self._now)
         contacts.mark_pushed(tx, self._pushed)
         intents.close(tx, self._states, self._now)
         intents.name_records(tx, self._existing)
@@ -139,17 +145,24 @@ class Confirmation:
         else:
             self._links.append(link)
         held = self._held_now(result)
+        for name in [name for name in held if _is_ignored(intent, name, held[name])]:
+            theirs = held.pop(name)
+            self._conflicts.append(
+                Conflict(intent.contact_id, name, theirs, intent.sent[name], NOT_TAKEN, None, None)
+            )
         self._note_answer(planned, result, external_id, link, held)
+        told = result.record.modified_at if result.record is not None else None
+        told_at = instants.to_text(told) if told is not None else None
         for name, value in intent.sent.items():
             link.internal_shadow[name] = value
             link.external_shadow[name] = held.get(name, value)
             link.edits.pop(name, None)
-            if name not in held and name not in link.assumed:
-                link.assumed.append(name)
-            elif name in held and name in link.assumed:
-                link.assumed.remove(name)
-        if result.record is not None and result.record.modified_at is not None:
-            link.external_modified_at = result.record.modified_at
+            if name not in held:
+                before, _ = link.assumed.get(name, (intent.before.get(name), None))
+                link.assumed[name] = [before, told_at]
+            else:
+                link.assumed.pop(name, None)
+        link.external_modified_at = told or link.external_modified_at
         self._close(intent, "confirmed")
         self._cleared.append(intent.contact_id)
         return outcome
@@ -183,7 +196,7 @@ class Confirmation:
 
     def _held_now(self, result: WriteResult) -> Values:
         """What the CRM made of our values, where its answer shows the record."""
-        if result.record is None:
+        if result.record is None or not result.record.payload:
             return {}
         try:
             return self._context.translator.to_contact(result.record.payload) or {}
@@ -206,3 +219,9 @@ class Confirmation:
         self._close(intent, state)
         self._rejects.append(NewReject("push", intent.contact_id, {"record": reason}))
         return Outcome.REJECTED
+
+
+def _is_ignored(intent: Intent, name: str, shown: Value) -> bool:
+    """Whether the CRM took a write, and shows that the field holds what it held before."""
+    sent = intent.sent.get(name, shown)
+    return same(shown, intent.before.get(name)) and not same(shown, sent) and not looks_rewritten(sent, shown)

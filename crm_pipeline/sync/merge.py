@@ -50,6 +50,10 @@ class FieldState:
     internal_shadow: Known = ABSENT
     assumed: bool = False
     """The external shadow is what we wrote; the CRM has not shown yet what it made of it."""
+    replaced: Known = ABSENT
+    """What that write was to replace there; ABSENT where nothing is assumed."""
+    untouched: bool = False
+    """The CRM says itself that nobody has touched the record since that write."""
     sent: Known = ABSENT
     """What an open intent wrote, while nobody knows whether it arrived."""
     external_at: datetime | None = None
@@ -71,10 +75,14 @@ class Verdict(Enum):
     EXTERNAL_WINS = "conflict: external wins"
     INTERNAL_WINS = "conflict: internal wins"
     HELD = "conflict: waits for a person"
+    NOT_TAKEN = "conflict: our write was not taken"
+    TAKEN_BACK = "conflict: our write was taken back"
     IGNORED = "field does not travel this way"
 
 
-CONFLICTS: Final = frozenset({Verdict.EXTERNAL_WINS, Verdict.INTERNAL_WINS, Verdict.HELD})
+CONFLICTS: Final = frozenset(
+    {Verdict.EXTERNAL_WINS, Verdict.INTERNAL_WINS, Verdict.HELD, Verdict.NOT_TAKEN, Verdict.TAKEN_BACK}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +99,14 @@ class Decision:
     @property
     def winner(self) -> Side | None:
         """Of a conflict; None where it waits, or where there is none."""
-        return {Verdict.EXTERNAL_WINS: "external", Verdict.INTERNAL_WINS: "internal"}.get(  # type: ignore[return-value]
-            self.verdict
-        )
+        return _WINNERS.get(self.verdict)
+
+
+_WINNERS: Final[dict[Verdict, Side]] = {
+    Verdict.EXTERNAL_WINS: "external",
+    Verdict.TAKEN_BACK: "external",
+    Verdict.INTERNAL_WINS: "internal",
+}
 
 
 def changed(value: Known, shadow: Known) -> bool:
@@ -160,6 +173,17 @@ def _rewritten(state: FieldState, rules: FieldRules, external: Value) -> Known:
     return state.internal_shadow if ours else ABSENT
 
 
+def _shows_what_was(state: FieldState, rules: FieldRules, external: Value) -> bool:
+    """Whether the CRM, which took our write, shows what the field held before it.
+
+    Some CRMs accept a write to a field they do not have: to take the old value for an edit
+    without a word would undo ours.
+    """
+    replaced = state.replaced
+    ours = state.assumed and rules.direction is Direction.BOTH
+    return ours and replaced is not ABSENT and same(external, replaced)
+
+
 def _only_internal(state: FieldState, rules: FieldRules, external: Value, internal: Value) -> Decision:
     """The contact holds something of its own; the CRM holds what it held, or nothing."""
     if rules.direction is Direction.IN:
@@ -177,6 +201,10 @@ def _only_external(state: FieldState, rules: FieldRules, external: Value, intern
         if internal is None:
             return _seen(Verdict.IGNORED, state, external)
         return _internal_stands(Verdict.INTERNAL_WINS, internal, external)
+    if _shows_what_was(state, rules, external):
+        if state.untouched:
+            return _keep(Verdict.NOT_TAKEN, state)
+        return Decision(Verdict.TAKEN_BACK, external, external, external)
     first = state.internal_shadow is ABSENT
     verdict = Verdict.FILL_INTERNAL if first else Verdict.EXTERNAL_CHANGE
     return Decision(verdict, external, external, external)

@@ -11,7 +11,7 @@ from crm_pipeline.connection import Connection
 from crm_pipeline.contact import NEW_DEAL_STATUS
 from crm_pipeline.store.intents import Intent
 from crm_pipeline.store.landing import Landed
-from crm_pipeline.store.ledger import Change, Conflict, LedgerEntry
+from crm_pipeline.store.ledger import NOT_TAKEN, Change, Conflict, LedgerEntry
 from crm_pipeline.store.links import Link
 from crm_pipeline.sync.coerce import Value, same
 from crm_pipeline.sync.errors import RecordRejected, UnknownConflictError
@@ -247,6 +247,8 @@ class Settler:
                 external_shadow=link.external_shadow.get(name, ABSENT),
                 internal_shadow=link.internal_shadow.get(name, ABSENT),
                 assumed=name in link.assumed,
+                replaced=link.assumed[name][0] if name in link.assumed else ABSENT,
+                untouched=_is_untouched(row, link, name),
                 sent=sent.get(name, ABSENT),
                 external_at=row.modified_at or row.read_at,
                 internal_at=self._edited_at(contact, link, name, intent),
@@ -290,6 +292,7 @@ class Settler:
     ) -> None:
         waiting = self.work.held(contact).get(name)
         if decision.verdict in CONFLICTS:
+            policy = self.mapping.fields[name].policy
             if waiting is not None and decision.winner is not None:
                 self.work.settled_conflicts[waiting.id] = decision.winner  # the policy is another by now
             self.work.conflicts.append(
@@ -298,7 +301,7 @@ class Settler:
                     name,
                     None if state.external is ABSENT else state.external,
                     contact.values.get(name),
-                    self.mapping.fields[name].policy.value,
+                    NOT_TAKEN if decision.verdict in _OUR_WRITE_IS_GONE else policy.value,
                     decision.winner,
                     row.record_id,
                 )
@@ -312,7 +315,7 @@ class Settler:
         _store_shadow(link.internal_shadow, name, decision.internal_shadow)
         _store_shadow(link.external_shadow, name, decision.external_shadow)
         if name in link.assumed and not decision.assumed:
-            link.assumed.remove(name)
+            del link.assumed[name]
         old = contact.values.get(name)
         if decision.internal is ABSENT or old == decision.internal:
             return
@@ -366,6 +369,7 @@ class Settler:
         )
 
 
+_OUR_WRITE_IS_GONE = frozenset({Verdict.NOT_TAKEN, Verdict.TAKEN_BACK})
 _ARRIVED = frozenset({Verdict.WRITE_CONFIRMED, Verdict.REWRITTEN})
 
 
@@ -374,6 +378,12 @@ def _is_late(row: News, link: Link) -> bool:
     if row.modified_at is not None and link.external_modified_at is not None:
         return row.modified_at < link.external_modified_at
     return link.read_at is not None and row.read_at <= link.read_at
+
+
+def _is_untouched(row: News, link: Link, name: str) -> bool:
+    """Whether the CRM's own times say that nobody has touched the record since we wrote a field."""
+    _, written_at = link.assumed.get(name, (None, None))
+    return bool(written_at and row.modified_at and row.modified_at <= instants.from_text(written_at))
 
 
 def _store_shadow(shadow: dict[str, Value], name: str, value: object) -> None:

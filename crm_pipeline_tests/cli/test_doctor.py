@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from crm_pipeline import ExternalCrmService, instants
 from crm_pipeline.simulators import hubspot_rules
 from crm_pipeline.simulators.generic import GenericCrm
 from crm_pipeline.simulators.serve import running
@@ -45,7 +46,23 @@ def test_a_right_account_has_nothing_bad(account: VendorCrm, cli: Cli) -> None:
     found = findings(cli, 0)
     assert {grade for grade, _ in found.values()} == {"good"}
     assert found["records"][1] == "20 of 20 on the first page become contacts"
-    assert account.requests <= 2
+    assert account.requests <= 3
+    unique = account.vendor.unique
+    assert {"fields", "writing", unique} <= found.keys()
+    assert "unique" in found[unique][1]
+
+
+def test_credentials_that_may_only_read_are_told(account: VendorCrm, cli: Cli) -> None:
+    """Before the first push: what is refused, and which permission is missing."""
+    object.__setattr__(account.options, "read_only", True)
+    before = account.stats()["contacts"]
+    found = findings(cli, 1)
+    assert found["writing"][0] == "bad"
+    assert any(word in found["writing"][1] for word in ("contacts.write", "SCOPE", "not createable"))
+    with Path(".env").open("a") as env:
+        env.write("\nEXTERNAL_CRM_PUSH=off\n")
+    assert "writing" not in findings(cli, 0)
+    assert account.stats()["contacts"] == before
 
 
 def test_what_does_not_fit_is_named(account: VendorCrm, cli: Cli) -> None:
@@ -82,6 +99,41 @@ def test_a_wrong_key_is_told_with_its_cure(account: VendorCrm, cli: Cli) -> None
     assert answer.code == 1
     assert "EXTERNAL_CRM_API_KEY" in answer.out
     assert "wrong-key" not in answer.out
+
+
+def test_zohos_channel_is_told(cli: Cli) -> None:
+    """None yet, then until when; ``status`` tells it, too."""
+    simulation = SIMULATIONS["zoho"]
+    crm = VendorCrm.seeded(simulation.vendor, 3)
+    Path("connection.yaml").write_text(
+        "webhook: {public_url: https://hooks.example.com/api/external/webhook}\n"
+    )
+    with running(simulation.app(crm)) as url:
+        lines = (
+            "EXTERNAL_CRM_ENABLED=true",
+            "EXTERNAL_CRM_TYPE=zoho",
+            "EXTERNAL_CRM_CONFIG=connection.yaml",
+            f"EXTERNAL_CRM_API_URL={url}",
+            f"EXTERNAL_CRM_API_KEY={crm.options.api_key}",
+            "EXTERNAL_CRM_WEBHOOK_SECRET=a-long-secret",
+        )
+        Path(".env").write_text("\n".join(lines))
+        assert findings(cli, 0)["channel"][0] == "doubtful"
+        assert cli("--json", "status").json["channelEnds"] is None
+        with ExternalCrmService() as service:
+            ends = service.renew_watch()
+        assert findings(cli, 0)["channel"] == (
+            "good",
+            f"Zoho tells of changes until {instants.to_text(ends)}",
+        )
+        assert cli("--json", "status").json["channelEnds"] == instants.to_text(ends)
+
+
+def test_calls_nobody_counts_are_not_told_as_none(crm: GenericCrm, cli: Cli) -> None:
+    """Without a budget there is no figure, which is something else than zero."""
+    del crm
+    cli("pull")
+    assert cli("--json", "status").json["apiCallsToday"] is None
 
 
 def test_a_generic_crm_is_judged_by_its_records(crm: GenericCrm, cli: Cli) -> None:

@@ -46,7 +46,10 @@ INSTEAD: dict[str, dict[str, Any]] = {
     "fields.<field>.placeholder": {"type": "text", "names": ["tier"]},
 }
 """What a single key needs beside it, in place of the former."""
-AROUND: dict[str, dict[str, Any]] = {"webhook.public_url": {"type": "zoho"}}
+AROUND: dict[str, dict[str, Any]] = {
+    "writing.bulk_from": {"type": "salesforce"},
+    "webhook.public_url": {"type": "zoho"},
+}
 """What a single key needs at the top of the file."""
 SIGNED_TIME = {"timestamp_header": {"signed": "{timestamp}.{body}"}}
 

@@ -115,7 +115,7 @@ class TestSalesforce:
         """An org and a client of it."""
         from simple_salesforce.api import Salesforce  # noqa: PLC0415
 
-        with served("salesforce", 2_300) as (crm, url), requests.Session() as session:
+        with served("salesforce", 2_300, job_seconds=0) as (crm, url), requests.Session() as session:
             session.trust_env = False
             session.mount(LOOPBACK, _ToPlainHttp())
             secure = url.replace("http://", "https://")
@@ -149,6 +149,51 @@ class TestSalesforce:
         assert client.Contact.delete(made["id"]) == 204
         with pytest.raises(SalesforceResourceNotFound):
             client.Contact.get(made["id"])
+
+    def test_jobs(self, org: tuple[VendorCrm, Any]) -> None:
+        """Inserted, changed and upserted by jobs; every row's result is in one of three lists."""
+        from simple_salesforce.exceptions import SalesforceOperationError  # noqa: PLC0415
+
+        crm, client = org
+        rows = [
+            {"LastName": f"Uji {n}", "Chat_Id__c": f"62811{n:04d}@c.us", "Capacity__c": "5"} for n in range(9)
+        ]
+        (made,) = client.bulk2.Contact.insert(records=[*rows, {"FirstName": "x"}], wait=0)
+        assert (made["numberRecordsProcessed"], made["numberRecordsFailed"]) == (10, 1)
+        failed = client.bulk2.Contact.get_failed_records(made["job_id"])
+        assert "REQUIRED_FIELD_MISSING" in failed
+        written = client.bulk2.Contact.get_successful_records(made["job_id"]).splitlines()
+        assert len(written) == 10
+        own = crm.by_unique("628110001@c.us")
+        assert own is not None
+        client.bulk2.Contact.update(records=[{"Id": own.id, "Capacity__c": "#N/A", "LastName": ""}], wait=0)
+        assert "Capacity__c" not in crm.fields(crm.row(own.id))
+        assert crm.fields(crm.row(own.id))["LastName"] == "Uji 1"
+        new = {"Chat_Id__c": "62899@c.us", "LastName": "Lain"}
+        (made,) = client.bulk2.Contact.upsert(
+            records=[{**rows[1], "LastName": "Dua"}, new], external_id_field="Chat_Id__c", wait=0
+        )
+        assert made["numberRecordsFailed"] == 0
+        assert crm.fields(crm.row(own.id))["LastName"] == "Dua"
+        with pytest.raises(SalesforceOperationError, match="Field name not found : Nowhere__c"):
+            client.bulk2.Contact.insert(records=[{"LastName": "Uji", "Nowhere__c": "x"}], wait=0)
+
+    def test_a_job_is_given_up(self, org: tuple[VendorCrm, Any]) -> None:
+        """Before it is closed nothing is written, and afterwards nothing can be added."""
+        from simple_salesforce.bulk2 import Operation  # noqa: PLC0415
+        from simple_salesforce.exceptions import SalesforceMalformedRequest  # noqa: PLC0415
+
+        crm, client = org
+        jobs = client.bulk2.Contact._client  # noqa: SLF001 - the client's only way to a single step
+        job = jobs.create_job(Operation.insert)["id"]
+        jobs.upload_job_data(job, "LastName\nUji\n")
+        with pytest.raises(SalesforceMalformedRequest, match="INVALIDJOBSTATE"):
+            jobs.upload_job_data(job, "LastName\nUji\n")
+        assert jobs.abort_job(job, is_query=False)["state"] == "Aborted"
+        assert client.bulk2.Contact.get_unprocessed_records(job).split() == ['"LastName"', '"Uji"']
+        with pytest.raises(SalesforceMalformedRequest, match="INVALIDJOBSTATE"):
+            jobs.close_job(job)
+        assert len(crm.shelf) == 2_300
 
     def test_describes_and_counts(self, org: tuple[VendorCrm, Any]) -> None:
         """The fields, the limits, and how much of the day is used."""

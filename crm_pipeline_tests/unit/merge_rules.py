@@ -153,6 +153,24 @@ RULES = (
         FieldRules(policy=Policy.MANUAL),
     ),
     Rule(
+        Verdict.NOT_TAKEN,
+        "what it said before our write, which it had accepted; nobody has touched the record since",
+        "the contact, and the CRM kept nothing of it",
+        KEEPS,
+        "no: this field waits until a person decides, the others go on",
+        "conflict with both values, open, with `not taken` for its policy",
+        FieldState("Budi", "Sari", "Sari", "Sari", assumed=True, replaced="Budi", untouched=True),
+    ),
+    Rule(
+        Verdict.TAKEN_BACK,
+        "what it said before our write, which it had accepted; it cannot be told who saw to that",
+        "the contact, and then the CRM",
+        TAKES,
+        "no",
+        "conflict with both values, settled, with `not taken` for its policy; history",
+        FieldState("Budi", "Sari", "Sari", "Sari", assumed=True, replaced="Budi"),
+    ),
+    Rule(
         Verdict.IGNORED,
         "a value that may not come in, or null where nothing may go out",
         "first meeting; the side the field comes from is empty",
@@ -208,6 +226,6 @@ NEWEST = (
 
 def pushes(decision: Decision, rules: FieldRules) -> bool:
     """Whether the CRM is written to after a decision; a held field waits."""
-    if decision.verdict is Verdict.HELD:
+    if decision.verdict in {Verdict.HELD, Verdict.NOT_TAKEN}:
         return False
     return to_push(decision.internal, decision.internal_shadow, rules.direction)

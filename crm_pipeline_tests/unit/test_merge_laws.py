@@ -37,7 +37,12 @@ EVERY_RULES = tuple(
     if policy is Policy.NEWEST or tie == "external"
 )
 BOTH_WAYS = tuple(rules for rules in EVERY_RULES if rules.direction is Direction.BOTH)
-NOTHING_SETTLED = frozenset({Verdict.SAYS_NOTHING, Verdict.HELD})
+NOTHING_SETTLED = frozenset({Verdict.SAYS_NOTHING, Verdict.HELD, Verdict.NOT_TAKEN})
+ASSUMED: tuple[tuple[bool, Known, bool], ...] = (
+    (False, ABSENT, False),
+    *((True, replaced, untouched) for replaced in DOMAIN for untouched in (False, True)),
+)
+"""Whether the external shadow is assumed, what our write was to replace, and whether nobody came after it."""
 OWN_WRITE = frozenset({Verdict.WRITE_CONFIRMED, Verdict.REWRITTEN})
 
 
@@ -48,11 +53,11 @@ def named(rules: FieldRules) -> str:
 
 @cache
 def every_state() -> tuple[FieldState, ...]:
-    """The whole product: each side, each shadow, what was sent, whether it is assumed."""
+    """The whole product: each side, each shadow, what was sent, what is assumed."""
     return tuple(
-        FieldState(external, internal, external_shadow, internal_shadow, assumed=assumed, sent=sent)
+        FieldState(external, internal, external_shadow, internal_shadow, *assumed, sent)
         for external, internal, external_shadow, internal_shadow, sent in product(DOMAIN, repeat=5)
-        for assumed in (False, True)
+        for assumed in ASSUMED
     )
 
 
@@ -69,7 +74,7 @@ over_all_rules = pytest.mark.parametrize("rules", EVERY_RULES, ids=named)
 def test_every_state_has_a_decision(rules: FieldRules) -> None:
     """Total: whatever is absent, null or a value on either side, there is one verdict and no exception."""
     found = {decision.verdict for _, decision in every_decision(rules)}
-    assert len(every_decision(rules)) == len(DOMAIN) ** 5 * 2
+    assert len(every_decision(rules)) == len(DOMAIN) ** 5 * len(ASSUMED)
     assert found >= {Verdict.SAYS_NOTHING, Verdict.UNCHANGED, Verdict.AGREE}
 
 
@@ -105,7 +110,7 @@ def test_the_loser_of_a_conflict_is_known(rules: FieldRules) -> None:
     """A conflict has a winner or waits; two different values were in it; nothing else has a winner."""
     for state, decision in every_decision(rules):
         if decision.verdict in CONFLICTS:
-            assert (decision.winner is None) is (decision.verdict is Verdict.HELD)
+            assert (decision.winner is None) is (decision.verdict in {Verdict.HELD, Verdict.NOT_TAKEN})
             assert ABSENT not in (state.external, state.internal)
             assert not _alike(state.external, state.internal)
         else:
