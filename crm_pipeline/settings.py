@@ -33,7 +33,7 @@ _FALSE = ("false", "0", "no", "off")
 _FLAG_FORM = "must be true, false, 1, 0, yes, no, on or off"
 _KEY_FORM = "must be printable ASCII characters, without blanks at the ends"
 _NETWORKS_FORM = "must be addresses or networks, comma separated, such as 10.0.0.0/8,192.0.2.7"
-_DATABASE_FORM = "must be an SQLAlchemy URL: sqlite:///path/to/file or postgresql://user:password@host/name"
+DATABASE_FORM = "must be an SQLAlchemy URL: sqlite:///path/to/file or postgresql://user:password@host/name"
 _VENDOR_HOSTS = (
     (re.compile(r"(.+\.)?hubapi\.com"), ConnectorType.HUBSPOT),
     (re.compile(r".+\.(salesforce|force)\.com"), ConnectorType.SALESFORCE),
@@ -135,8 +135,12 @@ def _webhook_secrets(value: object) -> object:
     return tuple(_secret(item) for item in value.split(",")) if isinstance(value, str) else value
 
 
-def _database_url(value: object) -> str:
-    """Name the driver and make an SQLite path absolute: processes may differ in their folder."""
+def checked_database_url(value: object) -> str:
+    """Name the driver and make an SQLite path absolute: processes may differ in their folder.
+
+    Raises:
+        ValueError: it is no such URL; without the text, which may hold a password.
+    """
     from sqlalchemy.engine import make_url  # noqa: PLC0415 - half a second, and only loading needs it
     from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
 
@@ -204,8 +208,8 @@ class Settings(BaseSettings):
     external_crm_token_key: Annotated[SecretStr, BeforeValidator(_token_key)] | None = Field(
         None, description="must be 32 random bytes in URL-safe base64"
     )
-    database_url: Annotated[str, BeforeValidator(_database_url)] = Field(
-        "sqlite:///var/crm_pipeline.db", validate_default=True, repr=False, description=_DATABASE_FORM
+    database_url: Annotated[str, BeforeValidator(checked_database_url)] = Field(
+        "sqlite:///var/crm_pipeline.db", validate_default=True, repr=False, description=DATABASE_FORM
     )
     external_crm_push: Annotated[PushMode, BeforeValidator(_word)] = Field(
         PushMode.MANUAL, description="must be manual, auto or off"
@@ -271,7 +275,7 @@ class Settings(BaseSettings):
 
     def public(self) -> dict[str, Any]:
         """Return what may be shown to anybody, by variable: of secrets, only whether they are set."""
-        from sqlalchemy.engine import make_url  # noqa: PLC0415 - see _database_url
+        from sqlalchemy.engine import make_url  # noqa: PLC0415 - see checked_database_url
 
         shown = self.model_dump(mode="json")
         for name in (
