@@ -157,6 +157,17 @@ def checked_database_url(value: object) -> str:
     return url.render_as_string(hide_password=False)
 
 
+def _dagster_url(value: object) -> str:
+    """Name the one driver that Dagster's storage works with: with psycopg 3, its runs never start."""
+    from sqlalchemy.engine import make_url  # noqa: PLC0415 - see checked_database_url
+
+    text = str(value).replace("postgresql+psycopg2://", "postgresql://", 1)
+    url = make_url(checked_database_url(text))
+    if url.get_backend_name() != "postgresql":
+        raise ValueError
+    return url.set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
+
+
 Flag = Annotated[bool, BeforeValidator(_flag)]
 WholeNumber = Annotated[int, BeforeValidator(_whole_number)]
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]
@@ -210,6 +221,9 @@ class Settings(BaseSettings):
     )
     database_url: Annotated[str, BeforeValidator(checked_database_url)] = Field(
         "sqlite:///var/crm_pipeline.db", validate_default=True, repr=False, description=DATABASE_FORM
+    )
+    dagster_database_url: Annotated[str, BeforeValidator(_dagster_url)] | None = Field(
+        None, repr=False, description="must be the URL of a PostgreSQL database"
     )
     external_crm_push: Annotated[PushMode, BeforeValidator(_word)] = Field(
         PushMode.MANUAL, description="must be manual, auto or off"
@@ -286,8 +300,10 @@ class Settings(BaseSettings):
             "rate_limit_storage",
         ):
             shown[name] = "set" if getattr(self, name) else "not set"
-        database = make_url(self.database_url).set(query={})  # a query may hold passwords as well
-        shown["database_url"] = database.render_as_string(hide_password=True)
+        for name in ("database_url", "dagster_database_url"):
+            if shown[name] is not None:
+                database = make_url(shown[name]).set(query={})  # a query may hold passwords as well
+                shown[name] = database.render_as_string(hide_password=True)
         shown["external_crm_type"] = self.connection.type.value
         shown["external_crm_api_url"] = self.connection.base_url or None
         return {name.upper(): value for name, value in shown.items()}

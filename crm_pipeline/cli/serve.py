@@ -7,11 +7,14 @@ import os
 import sys
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crm_pipeline.cli.options import Options
+
+if TYPE_CHECKING:
+    from crm_pipeline.settings import Settings
 
 _QUIET = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
 """Dagster's settings away from the project's folder: it reports to nobody."""
@@ -33,6 +36,7 @@ def serve(
     from crm_pipeline.api.logs import open_log, take_over_logging
     from crm_pipeline.api.protocol import listen, server, url_of
     from crm_pipeline.api.receiver import COLLECT_AFTER, Receiver
+    from crm_pipeline.cli.dagster_home import export
     from crm_pipeline.cli.processes import stoppable
     from crm_pipeline.service import service_from_settings
 
@@ -40,7 +44,7 @@ def serve(
     sys.setswitchinterval(_SWITCH_SECONDS)
     options = Options.of(context)
     if options.env_file is not None:
-        _export(options.env_file)  # what a fetch runs in Dagster reads the environment
+        export(options.env_file)  # what a fetch runs in Dagster reads the environment
     settings = options.settings()
     log = open_log()
     gc.freeze()
@@ -54,7 +58,7 @@ def serve(
         require_durable(service.engine)
         receiver = stack.enter_context(closing(Receiver(settings)))
         app = create_app(service, log, land=receiver)
-        _find_dagster_home()
+        _find_dagster(settings)
         take_over_logging()
         if not settings.api_auth_enabled:
             log.warning("API_AUTH_ENABLED IS FALSE: everybody who reaches this address can read and write")
@@ -66,21 +70,17 @@ def serve(
             running.run(sockets=[listener])  # raises the signal that ended it once more, after an orderly end
 
 
-def _export(env_file: Path) -> None:
-    """Put the file's variables beside our own, which win."""
-    from dotenv import dotenv_values
-
-    for name, value in dotenv_values(env_file).items():
-        if value and not os.environ.get(name):
-            os.environ[name] = value
-
-
-def _find_dagster_home() -> None:
+def _find_dagster(settings: Settings) -> None:
     """Without ``DAGSTER_HOME``, take the folder that ``dev`` uses."""
+    from crm_pipeline.cli.dagster_home import furnish, storage_of
+
+    os.environ.update(storage_of(settings))
     if not os.environ.get("DAGSTER_HOME"):
-        home = Path.cwd() / "var" / "dagster"
-        home.mkdir(parents=True, exist_ok=True)
-        shipped, own = Path.cwd() / "dagster.yaml", home / "dagster.yaml"
-        if not own.exists():
-            own.write_text(shipped.read_text() if shipped.is_file() else _QUIET)
+        project = Path.cwd()
+        home = project / "var" / "dagster"
+        if settings.dagster_database_url or (project / "dagster.yaml").is_file():
+            furnish(project, home, os.environ)
+        elif not (home / "dagster.yaml").exists():
+            home.mkdir(parents=True, exist_ok=True)
+            (home / "dagster.yaml").write_text(_QUIET)
         os.environ["DAGSTER_HOME"] = str(home)
