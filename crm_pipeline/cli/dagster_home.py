@@ -39,6 +39,20 @@ def furnish(project: Path, home: Path, environment: Mapping[str, str]) -> None:
     fresh.replace(home / _INSTANCE)  # whole at every moment: another process may be reading it
 
 
+def find(project: Path, settings: Settings) -> Path:
+    """Put into our environment where Dagster's folder is: ``DAGSTER_HOME`` as it is, or the one ``dev`` uses.
+
+    Raises:
+        CommandError: it is the latter, and the project's folder is another one.
+    """
+    os.environ.update(storage_of(settings))
+    if not os.environ.get("DAGSTER_HOME"):
+        home = project / "var" / "dagster"
+        furnish(project, home, os.environ)
+        os.environ["DAGSTER_HOME"] = str(home)
+    return Path(os.environ["DAGSTER_HOME"])
+
+
 def export(env_file: Path) -> None:
     """Put a file's variables beside our own, which win, for programs that read the environment."""
     from dotenv import dotenv_values
