@@ -27,6 +27,10 @@ demo: setup ## Try it all on made-up contacts until Ctrl-C; ONCE=1 stops after t
 dev: setup ## Run the pipeline and its UI with your own .env
 	@$(RUN) crm_pipeline.cli.main dev $(ARGS)
 
+.PHONY: up
+up: setup ## Run everything as processes of their own, and start again what dies
+	@$(RUN) crm_pipeline.cli.main up $(ARGS)
+
 .PHONY: test
 test: $(VENV)/.installed-dev ## Run the whole test suite, PostgreSQL included; ARGS go to pytest
 	@$(RUN) pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal $(ARGS)

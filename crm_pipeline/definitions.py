@@ -6,6 +6,7 @@ import dagster as dg
 
 from crm_pipeline.orchestration.assets import contacts, external_contacts, outbound_push, webhook_events
 from crm_pipeline.orchestration.checks import connection_checks, contact_checks
+from crm_pipeline.orchestration.dead_runs import dead_run_sensor
 from crm_pipeline.orchestration.jobs import pull_job, push_job, sync_job, webhook_job
 from crm_pipeline.orchestration.reconcile import parity, reconcile_job, reconcile_schedule
 from crm_pipeline.orchestration.resources import Database, ExternalCrm, variable
@@ -19,7 +20,7 @@ defs = dg.Definitions(
     asset_checks=[connection_checks, contact_checks],
     jobs=[pull_job, webhook_job, push_job, sync_job, reconcile_job, retention_job, *WATCH_JOBS],
     schedules=[polling_schedule, reconcile_schedule, retention_schedule, *WATCH_SCHEDULES],
-    sensors=[webhook_sensor, contact_change_sensor],
+    sensors=[webhook_sensor, contact_change_sensor, dead_run_sensor],
     resources={
         "database": Database(url=variable("DATABASE_URL")),
         "external_crm": ExternalCrm(api_key=variable("EXTERNAL_CRM_API_KEY")),

@@ -33,7 +33,7 @@ _FALSE = ("false", "0", "no", "off")
 _FLAG_FORM = "must be true, false, 1, 0, yes, no, on or off"
 _KEY_FORM = "must be printable ASCII characters, without blanks at the ends"
 _NETWORKS_FORM = "must be addresses or networks, comma separated, such as 10.0.0.0/8,192.0.2.7"
-_DATABASE_FORM = "must be an SQLAlchemy URL: sqlite:///path/to/file or postgresql://user:password@host/name"
+DATABASE_FORM = "must be an SQLAlchemy URL: sqlite:///path/to/file or postgresql://user:password@host/name"
 _VENDOR_HOSTS = (
     (re.compile(r"(.+\.)?hubapi\.com"), ConnectorType.HUBSPOT),
     (re.compile(r".+\.(salesforce|force)\.com"), ConnectorType.SALESFORCE),
@@ -135,8 +135,12 @@ def _webhook_secrets(value: object) -> object:
     return tuple(_secret(item) for item in value.split(",")) if isinstance(value, str) else value
 
 
-def _database_url(value: object) -> str:
-    """Name the driver and make an SQLite path absolute: processes may differ in their folder."""
+def checked_database_url(value: object) -> str:
+    """Name the driver and make an SQLite path absolute: processes may differ in their folder.
+
+    Raises:
+        ValueError: it is no such URL; without the text, which may hold a password.
+    """
     from sqlalchemy.engine import make_url  # noqa: PLC0415 - half a second, and only loading needs it
     from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
 
@@ -151,6 +155,17 @@ def _database_url(value: object) -> str:
     else:
         raise ValueError
     return url.render_as_string(hide_password=False)
+
+
+def _dagster_url(value: object) -> str:
+    """Name the one driver that Dagster's storage works with: with psycopg 3, its runs never start."""
+    from sqlalchemy.engine import make_url  # noqa: PLC0415 - see checked_database_url
+
+    text = str(value).replace("postgresql+psycopg2://", "postgresql://", 1)
+    url = make_url(checked_database_url(text))
+    if url.get_backend_name() != "postgresql":
+        raise ValueError
+    return url.set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
 
 
 Flag = Annotated[bool, BeforeValidator(_flag)]
@@ -204,8 +219,11 @@ class Settings(BaseSettings):
     external_crm_token_key: Annotated[SecretStr, BeforeValidator(_token_key)] | None = Field(
         None, description="must be 32 random bytes in URL-safe base64"
     )
-    database_url: Annotated[str, BeforeValidator(_database_url)] = Field(
-        "sqlite:///var/crm_pipeline.db", validate_default=True, repr=False, description=_DATABASE_FORM
+    database_url: Annotated[str, BeforeValidator(checked_database_url)] = Field(
+        "sqlite:///var/crm_pipeline.db", validate_default=True, repr=False, description=DATABASE_FORM
+    )
+    dagster_database_url: Annotated[str, BeforeValidator(_dagster_url)] | None = Field(
+        None, repr=False, description="must be the URL of a PostgreSQL database"
     )
     external_crm_push: Annotated[PushMode, BeforeValidator(_word)] = Field(
         PushMode.MANUAL, description="must be manual, auto or off"
@@ -271,7 +289,7 @@ class Settings(BaseSettings):
 
     def public(self) -> dict[str, Any]:
         """Return what may be shown to anybody, by variable: of secrets, only whether they are set."""
-        from sqlalchemy.engine import make_url  # noqa: PLC0415 - see _database_url
+        from sqlalchemy.engine import make_url  # noqa: PLC0415 - see checked_database_url
 
         shown = self.model_dump(mode="json")
         for name in (
@@ -282,8 +300,10 @@ class Settings(BaseSettings):
             "rate_limit_storage",
         ):
             shown[name] = "set" if getattr(self, name) else "not set"
-        database = make_url(self.database_url).set(query={})  # a query may hold passwords as well
-        shown["database_url"] = database.render_as_string(hide_password=True)
+        for name in ("database_url", "dagster_database_url"):
+            if shown[name] is not None:
+                database = make_url(shown[name]).set(query={})  # a query may hold passwords as well
+                shown[name] = database.render_as_string(hide_password=True)
         shown["external_crm_type"] = self.connection.type.value
         shown["external_crm_api_url"] = self.connection.base_url or None
         return {name.upper(): value for name, value in shown.items()}

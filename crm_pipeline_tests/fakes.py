@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,10 +21,19 @@ from crm_pipeline.connectors.base import (
     WriteResult,
     WriteStatus,
 )
+from crm_pipeline.store import leases
 
 
 class Crash(BaseException):
     """The worker dies here."""
+
+
+def dead_holder(mark: str = "") -> str:
+    """Who held a lease on this host, and is no more."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    place, _, _ = leases.new_holder().rsplit("/", 2)
+    return f"{place}/{process.pid}/{mark}"
 
 
 class FakeClock:

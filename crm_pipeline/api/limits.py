@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 import structlog
@@ -27,6 +27,8 @@ _PATIENCE = 1.0
 """Seconds a shared store may take."""
 
 Clock: TypeAlias = Callable[[], float]
+Asked: TypeAlias = Callable[[tuple[str, str], int], Awaitable[float | None]]
+"""Counts a request of a caller up to a limit, somewhere else; as ``Window.hit``."""
 
 
 class Window:
@@ -64,6 +66,18 @@ class Window:
         return None
 
 
+def _asking(store: MovingWindowRateLimiter) -> Asked:
+    """Ask a store of the library's."""
+
+    async def hit(caller: tuple[str, str], limit: int) -> float | None:
+        item = RateLimitItemPerMinute(limit, namespace="crm_pipeline")
+        if await store.hit(item, *caller):
+            return None
+        return (await store.get_window_stats(item, *caller)).reset_time - time.time()
+
+    return hit
+
+
 class Limiter:
     """Counts callers, in a store that processes share or in this one.
 
@@ -75,6 +89,7 @@ class Limiter:
         per_minute: int,
         *,
         shared: Storage | None = None,
+        asked: Asked | None = None,
         clock: Clock = time.monotonic,
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
@@ -82,16 +97,14 @@ class Limiter:
 
         Args:
             per_minute: requests.
-            shared: where other processes count as well.
+            shared: where other processes count as well, on other machines too.
+            asked: counts for several processes of this machine.
             clock: seconds from any start, for what is counted here.
             log: told when the shared store fails.
         """
-        self._items = {
-            "address": RateLimitItemPerMinute(per_minute, namespace="crm_pipeline"),
-            "key": RateLimitItemPerMinute(per_minute * KEY_SHARE, namespace="crm_pipeline"),
-        }
+        self._limits = {"address": per_minute, "key": per_minute * KEY_SHARE}
         self._own = Window(clock)
-        self._shared = MovingWindowRateLimiter(shared) if shared is not None else None
+        self._elsewhere = _asking(MovingWindowRateLimiter(shared)) if shared is not None else asked
         self._log = log
 
     async def count(self, kind: str, name: str) -> None:
@@ -100,32 +113,25 @@ class Limiter:
         Raises:
             Problem: it was one too many (429); it says when to come again.
         """
-        if self._shared is not None:
+        caller, limit = (kind, name), self._limits[kind]
+        if self._elsewhere is None:
+            wait = self._own.hit(caller, limit)
+        else:
             try:
                 async with asyncio.timeout(_PATIENCE):
-                    await self._count(self._shared, kind, name)
-            except Problem:
-                raise
+                    wait = await self._elsewhere(caller, limit)
             except Exception as error:  # noqa: BLE001 - whatever its driver raises: we count on without it
                 self._log.error("the rate limit's store fails", error=type(error).__name__)
-            else:
-                return
-        wait = self._own.hit((kind, name), self._items[kind].amount)
+                wait = self._own.hit(caller, limit)
         if wait is not None:
             raise self._refusal(kind, wait)
-
-    async def _count(self, limiter: MovingWindowRateLimiter, kind: str, name: str) -> None:
-        item = self._items[kind]
-        if not await limiter.hit(item, kind, name):
-            stats = await limiter.get_window_stats(item, kind, name)
-            raise self._refusal(kind, stats.reset_time - time.time())
 
     def _refusal(self, kind: str, seconds: float) -> Problem:
         wait = min(max(math.ceil(seconds), 1), WINDOW)
         headers = {
             "Retry-After": str(wait),
             "RateLimit": f'"{kind}";r=0;t={wait}',
-            "RateLimit-Policy": f'"{kind}";q={self._items[kind].amount};w={WINDOW}',
+            "RateLimit-Policy": f'"{kind}";q={self._limits[kind]};w={WINDOW}',
         }
         return Problem(429, "Too many requests.", headers=headers)
 

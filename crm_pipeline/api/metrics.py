@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.multiprocess import MultiProcessCollector
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 _GAUGES = {
@@ -23,7 +25,7 @@ class Metrics:
     """The figures of one process."""
 
     def __init__(self) -> None:
-        """Start at zero."""
+        """Start at zero. With ``PROMETHEUS_MULTIPROC_DIR``, processes add up what they count."""
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "crm_http_requests",
@@ -43,12 +45,14 @@ class Metrics:
             "crm_webhook_events", "Webhook events received, by action", ("action",), registry=self.registry
         )
         self._sync = {
-            name: Gauge(f"crm_{_snake(name)}", text, registry=self.registry) for name, text in _GAUGES.items()
+            name: Gauge(f"crm_{_snake(name)}", text, registry=self.registry, multiprocess_mode="mostrecent")
+            for name, text in _GAUGES.items()
         }
         self._last_success = Gauge(
             "crm_last_success_timestamp_seconds",
             "When a step of the sync last succeeded",
             registry=self.registry,
+            multiprocess_mode="mostrecent",
         )
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
@@ -72,7 +76,15 @@ class Metrics:
             gauge.set(status[name])
         if status["lastSuccess"] is not None:
             self._last_success.set(datetime.fromisoformat(status["lastSuccess"]).timestamp())
-        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+        return generate_latest(self._of_all()), CONTENT_TYPE_LATEST
+
+    def _of_all(self) -> CollectorRegistry:
+        """Our figures, or those of all processes that share them."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return self.registry
+        of_all = CollectorRegistry()
+        MultiProcessCollector(of_all)  # type: ignore[no-untyped-call] # its stubs lack the annotation
+        return of_all
 
 
 def _snake(name: str) -> str:

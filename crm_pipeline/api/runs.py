@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 import uuid
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,9 @@ from crm_pipeline import instants
 from crm_pipeline.api.problems import Problem, passing
 from crm_pipeline.api.threads import in_thread
 from crm_pipeline.service import ExternalCrmService
-from crm_pipeline.store import ledger
-from crm_pipeline.store.engine import reading
+from crm_pipeline.store import leases, ledger
+from crm_pipeline.store.engine import reading, writing
+from crm_pipeline.store.keeping import kept
 from crm_pipeline.sync.reports import CONTACT_IDS_KEPT
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ _JOB = "pull_job"
 _COUNTS = ("seen", "created", "updated", "unchanged", "skipped", "rejected")
 _QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 """Dagster would write every event of the run to our log."""
+_LOOK_SECONDS = 0.25
 
 
 class Dagster:
@@ -86,7 +89,7 @@ def _open_instance(home: str) -> dg.DagsterInstance:
 
 
 class Fetcher:
-    """Pulls on request; whoever asks while a pull is under way waits for that one."""
+    """Pulls on request; whoever asks while one is under way, here or in another process, waits for that."""
 
     def __init__(self, service: ExternalCrmService, dagster: Dagster) -> None:
         """Fetch for this service's connection."""
@@ -121,23 +124,65 @@ class Fetcher:
     def _fetch(self, request_id: str) -> dict[str, Any]:
         if not self._dagster.configured:
             raise Problem(503, "A fetch is a Dagster run, and DAGSTER_HOME is not set.")
-        result = self._execute(request_id)
-        if not result.success:
-            raise _failure(result)
-        return self._answer(result)
+        run_id = str(uuid.uuid4())
+        with self._sole(run_id) as other:
+            told = self._other(other) if other is not None else None
+            return told if told is not None else self._own(run_id, request_id)
 
-    def _execute(self, request_id: str) -> dg.ExecuteInProcessResult:
+    @contextmanager
+    def _sole(self, run_id: str) -> Iterator[str | None]:
+        """Be the one process that fetches; the id of the run that we waited for, if there was one."""
+        engine, name, holder = self._service.engine, self._lease, leases.new_holder(run_id)
+        other = None
+        while not self._taken(name, holder):
+            with reading(engine) as tx:
+                other = leases.token_of(tx, name) or other
+            time.sleep(_LOOK_SECONDS)
+        try:
+            with kept(engine, name, holder, instants.now):
+                yield other
+        finally:
+            with writing(engine) as tx:
+                leases.release(tx, name, holder)
+
+    @property
+    def _lease(self) -> str:
+        return f"fetch/{self._service.connection.name}"
+
+    def _taken(self, name: str, holder: str) -> bool:
+        with writing(self._service.engine) as tx:
+            return leases.take(tx, name, holder, instants.now())
+
+    def _other(self, run_id: str) -> dict[str, Any] | None:
+        """What came of another process's run; None when that process has died over it."""
+        instance = self._dagster.instance()
+        run = instance.get_run_by_id(run_id)
+        if run is None or not run.is_finished:
+            return None
+        entries = instance.all_logs(run_id)
+        events = [entry.dagster_event for entry in entries if entry.dagster_event is not None]
+        if not run.is_success:
+            raise _failure(run_id, events)
+        return self._answer(run_id, events)
+
+    def _own(self, run_id: str, request_id: str) -> dict[str, Any]:
+        result = self._execute(run_id, request_id)
+        if not result.success:
+            raise _failure(run_id, result.all_events)
+        return self._answer(run_id, result.all_events)
+
+    def _execute(self, run_id: str, request_id: str) -> dg.ExecuteInProcessResult:
         from dagster import RunConfig  # noqa: PLC0415 - see Dagster
 
         from crm_pipeline.orchestration.assets import Mode, PullConfig  # noqa: PLC0415
         from crm_pipeline.orchestration.days import days_to_read  # noqa: PLC0415
 
         first, last = days_to_read(self._service.watermark, instants.now())
-        self._run_id = str(uuid.uuid4())
+        self._run_id = run_id
         return self._dagster.job.execute_in_process(
             instance=self._dagster.instance(),
             raise_on_error=False,
-            run_id=self._run_id,
+            run_id=run_id,
             run_config=RunConfig(
                 ops={"external_contacts": PullConfig(mode=Mode.incremental)}, loggers=_QUIET
             ),
@@ -148,18 +193,20 @@ class Fetcher:
             },
         )
 
-    def _answer(self, result: dg.ExecuteInProcessResult) -> dict[str, Any]:
-        figures = result.asset_materializations_for_node("contacts")[-1].metadata
+    def _answer(self, run_id: str, events: Sequence[dg.DagsterEvent]) -> dict[str, Any]:
+        figures = next(
+            event.materialization.metadata
+            for event in reversed(events)
+            if event.is_step_materialization and event.step_key == "contacts"
+        )
         counts = {name: figures[name].value for name in _COUNTS}
         with reading(self._service.engine) as tx:
-            changed = ledger.contacts_changed(
-                tx, self._service.connection.name, result.run_id, CONTACT_IDS_KEPT
-            )
+            changed = ledger.contacts_changed(tx, self._service.connection.name, run_id, CONTACT_IDS_KEPT)
         return {
             "success": True,
             "syncedRecords": counts["seen"],
             "userIds": changed,
-            "runId": result.run_id,
+            "runId": run_id,
             "counts": counts,
         }
 
@@ -170,11 +217,11 @@ def _heard(task: asyncio.Task[Any]) -> None:
         task.exception()
 
 
-def _failure(result: dg.ExecuteInProcessResult) -> Problem:
+def _failure(run_id: str, events: Sequence[dg.DagsterEvent]) -> Problem:
     """Why a run failed. Steps tell it as ``Kind: text`` where the text may be shown."""
     told = [
         event.step_failure_data.user_failure_data.description or ""
-        for event in result.all_events
+        for event in events
         if event.is_step_failure and event.step_failure_data.user_failure_data
     ]
     kind, _, text = (told[0] if told else "").partition(": ")
@@ -182,7 +229,7 @@ def _failure(result: dg.ExecuteInProcessResult) -> Problem:
     if make is not None:
         return make(text)
     shown = text if kind.isidentifier() and kind.endswith("Error") else "The pull failed."
-    return Problem(502, shown, runId=result.run_id)
+    return Problem(502, shown, runId=run_id)
 
 
 _KINDS: dict[str, Callable[[str], Problem]] = {

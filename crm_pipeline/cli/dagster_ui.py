@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import IO, Any
 
 import requests
 
+from crm_pipeline.cli.dagster_home import furnish
 from crm_pipeline.cli.options import CommandError
 from crm_pipeline.cli.processes import child
 
@@ -21,7 +21,6 @@ LOCATION = "crm_pipeline"
 REPOSITORY = "__repository__"
 _ENDED = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
 _TIMEOUT = (5.0, 30.0)
-_FILES = ("workspace.yaml", "dagster.yaml")
 
 
 @contextmanager
@@ -38,8 +37,8 @@ def dagster_dev(
     """Run web server, daemon and code server of the project's workspace, on loopback.
 
     Args:
-        project: folder with ``workspace.yaml`` and ``dagster.yaml``.
-        home: Dagster's own folder; it gets a copy of ``dagster.yaml``.
+        project: folder with ``workspace.yaml`` and the instance files.
+        home: Dagster's own folder; it gets a copy of the one that goes with the environment.
         port: of the web server.
         folder: working folder of all processes, whose ``.env`` they read.
         environment: their variables, beside ``DAGSTER_HOME``.
@@ -49,12 +48,11 @@ def dagster_dev(
     Raises:
         CommandError: the project's folder is another one.
     """
-    missing = [name for name in _FILES if not (project / name).is_file()]
-    if missing:
-        raise CommandError(f"{project} holds no {missing[0]}: run this in the project's own folder")
-    home.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(project / "dagster.yaml", home / "dagster.yaml")
-    command = [sys.executable, "-m", "dagster", "dev", "-w", str(project / "workspace.yaml")]
+    workspace = project / "workspace.yaml"
+    if not workspace.is_file():
+        raise CommandError(f"{project} holds no {workspace.name}: run this in the project's own folder")
+    furnish(project, home, environment)
+    command = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace)]
     with child(
         [*command, "-h", "127.0.0.1", "-p", str(port)],
         folder=folder,

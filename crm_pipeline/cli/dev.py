@@ -21,6 +21,7 @@ def dev(
 ) -> None:
     """Run the HTTP API, the Dagster UI and its daemon on the settings in force, until Ctrl-C."""
     from crm_pipeline.api.app import require_safe
+    from crm_pipeline.cli.dagster_home import storage_of
     from crm_pipeline.cli.dagster_ui import environment_without
     from crm_pipeline.cli.pipeline import Ports, pipeline
     from crm_pipeline.cli.processes import sole, stoppable, until_interrupted
@@ -44,7 +45,7 @@ def dev(
             home,
             Ports(port, api_port),
             folder=project,
-            environment=environment_without(()),
+            environment=environment_without(()) | storage_of(settings),
             lock=lock,
         ) as running,
     ):

@@ -12,6 +12,7 @@ import typer
 from crm_pipeline import __version__
 from crm_pipeline.cli import (
     conflicts,
+    dagster_commands,
     database,
     demo,
     dev,
@@ -26,6 +27,7 @@ from crm_pipeline.cli import (
     simulate,
     status,
     syncing,
+    up,
 )
 from crm_pipeline.cli.options import Options
 
@@ -55,6 +57,8 @@ app.add_typer(database.app, name="db")
 app.add_typer(simulate.app, name="simulate")
 app.command()(demo.demo)
 app.command()(dev.dev)
+app.command()(up.up)
+app.add_typer(dagster_commands.app, name="dagster")
 
 
 def _show_version(asked: bool) -> None:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -79,14 +79,23 @@ def child(
     try:
         yield process
     finally:
-        with _handling(signal.SIG_IGN):  # a second Ctrl-C must not leave half of them behind
+        with signals_ignored():  # a second Ctrl-C must not leave half of them behind
             stop(process, patience)
+
+
+def signals_ignored() -> AbstractContextManager[None]:
+    """Hear no request to end while the block lasts."""
+    return _handling(signal.SIG_IGN)
 
 
 def stop(process: subprocess.Popen[bytes], patience: float) -> None:
     """Ask with SIGINT, wait for the whole session, and kill what is left of it."""
-    with suppress(ProcessLookupError):
-        process.send_signal(signal.SIGINT)
+    interrupt(process)
+    await_end(process, patience)
+
+
+def await_end(process: subprocess.Popen[bytes], patience: float) -> None:
+    """Wait for the whole session of one that was asked, and kill what is left of it."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         process.poll()
@@ -94,9 +103,20 @@ def stop(process: subprocess.Popen[bytes], patience: float) -> None:
             break
         time.sleep(_POLL_SECONDS)
     else:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        kill(process)
     process.wait()
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill what is left of a process's session."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def interrupt(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process to end as Ctrl-C does."""
+    with suppress(ProcessLookupError):
+        process.send_signal(signal.SIGINT)
 
 
 def _group_lives(group: int) -> bool:

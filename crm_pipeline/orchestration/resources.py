@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
 
+from crm_pipeline.orchestration.alive import sign_of_life
 from crm_pipeline.orchestration.safely import told_safely
 from crm_pipeline.settings import load_settings
 
@@ -46,7 +47,10 @@ class ExternalCrm(dg.ConfigurableResource[Any]):
         given: dict[str, Any] = {"database_url": database.url, "external_crm_api_key": self.api_key}
         with told_safely():
             settings = load_settings(**{name: value for name, value in given.items() if value is not None})
-            with service_from_settings(settings, run_id) as service:
+            with (
+                service_from_settings(settings, run_id) as service,
+                sign_of_life(service.engine, run_id) if run_id else nullcontext(),
+            ):
                 yield service
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -18,9 +19,15 @@ TERM = timedelta(seconds=60)
 """How long a lease lives without being renewed."""
 
 
-def new_holder() -> str:
+def new_holder(token: str | None = None) -> str:
     """A name for this worker that says where it lives: ``host/process namespace/pid/token``."""
-    return f"{socket.gethostname()}/{_namespace()}/{os.getpid()}/{uuid.uuid4().hex}"
+    return f"{socket.gethostname()}/{_namespace()}/{os.getpid()}/{token or uuid.uuid4().hex}"
+
+
+def token_of(tx: Connection, name: str) -> str | None:
+    """The token of whoever holds a lease, or held it last."""
+    holder = tx.execute(sa.select(leases.c.holder).where(leases.c.name == name)).scalar_one_or_none()
+    return holder.rsplit("/", 1)[1] if holder is not None else None
 
 
 def take(tx: Connection, name: str, holder: str, now: datetime) -> bool:
@@ -48,10 +55,33 @@ def is_held(tx: Connection, name: str, now: datetime) -> bool:
     return holder is not None and _may_live(holder)
 
 
-def renew(tx: Connection, name: str, holder: str, now: datetime) -> bool:
+def names(tx: Connection, prefix: str) -> set[str]:
+    """Leases of a kind, those that have run out included."""
+    return set(tx.execute(sa.select(leases.c.name).where(_of(prefix))).scalars())
+
+
+def run_out(tx: Connection, prefix: str, now: datetime) -> dict[str, bool]:
+    """Leases of a kind that nobody keeps, and whether their holders are gone for sure.
+
+    A process of this host that lives has only been slow, or has ended what it held the lease for.
+    """
+    query = sa.select(leases.c.name, leases.c.holder, leases.c.expires_at).where(_of(prefix))
+    found = {}
+    for name, holder, end in tx.execute(query):
+        lives = _is_here(holder) and _may_live(holder)
+        if end <= now or not _may_live(holder):
+            found[name] = not lives
+    return found
+
+
+def _of(prefix: str) -> sa.ColumnElement[bool]:
+    return leases.c.name.startswith(prefix, autoescape=True)
+
+
+def renew(tx: Connection, name: str, holder: str, now: datetime, term: timedelta = TERM) -> bool:
     """Keep a lease; False when another has taken it, and then nothing more may be written."""
     statement = leases.update().where(leases.c.name == name, leases.c.holder == holder)
-    return tx.execute(statement.values(expires_at=now + TERM)).rowcount == 1
+    return tx.execute(statement.values(expires_at=now + term)).rowcount == 1
 
 
 def release(tx: Connection, name: str, holder: str) -> None:
@@ -59,18 +89,28 @@ def release(tx: Connection, name: str, holder: str) -> None:
     tx.execute(leases.delete().where(leases.c.name == name, leases.c.holder == holder))
 
 
+def forget(tx: Connection, names: Collection[str]) -> None:
+    """Drop leases whose holders are gone."""
+    tx.execute(leases.delete().where(leases.c.name.in_(names)))
+
+
 def _may_live(holder: str) -> bool:
     """False only for a process of this very host and process namespace that is gone."""
-    host, namespace, pid, _ = holder.rsplit("/", 3)
-    if host != socket.gethostname() or namespace != _namespace():
+    if not _is_here(holder):
         return True
     try:
-        os.kill(int(pid), 0)
+        os.kill(int(holder.rsplit("/", 2)[1]), 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
     return True
+
+
+def _is_here(holder: str) -> bool:
+    """Whether it is a process that can be looked for."""
+    host, namespace, _, _ = holder.rsplit("/", 3)
+    return host == socket.gethostname() and namespace == _namespace()
 
 
 def _namespace() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +17,7 @@ from crm_pipeline.connection import Connection
 from crm_pipeline.connectors.base import Connector
 from crm_pipeline.store import leases
 from crm_pipeline.store.engine import reading, writing
+from crm_pipeline.store.keeping import kept
 from crm_pipeline.sync.errors import BusyError, LeaseLostError
 from crm_pipeline.sync.mapping import FieldMapping, Translator
 
@@ -83,40 +84,28 @@ class Context:
 
 @contextmanager
 def lease_held(context: Context, wait_seconds: float = 0.0) -> Iterator[None]:
-    """Be the one worker on the connection; a thread keeps the lease while a CRM call lasts.
+    """Be the one worker on the connection, also while a CRM call lasts.
 
     Raises:
         BusyError: another worker held it all the time that we waited.
     """
-    stop = threading.Event()
     deadline = context.clock() + timedelta(seconds=wait_seconds)
     while not _take(context):
         if context.clock() >= deadline:
             msg = f"another run is working on connection '{context.name}'"
             raise BusyError(msg)
-        stop.wait(_RETRY_SECONDS)
-    keeper = threading.Thread(target=_keep, args=(context, stop), name="lease", daemon=True)
-    keeper.start()
+        time.sleep(_RETRY_SECONDS)
     try:
-        yield
+        with kept(context.engine, context.name, context.holder, context.clock):
+            yield
     finally:
-        stop.set()
-        keeper.join()
         with writing(context.engine) as tx:
             leases.release(tx, context.name, context.holder)
 
 
 _RETRY_SECONDS = 0.2
-_RENEWALS_IN_A_TERM = 4
 
 
 def _take(context: Context) -> bool:
     with writing(context.engine) as tx:
         return leases.take(tx, context.name, context.holder, context.clock())
-
-
-def _keep(context: Context, stop: threading.Event) -> None:
-    while not stop.wait(leases.TERM.total_seconds() / _RENEWALS_IN_A_TERM):
-        with writing(context.engine) as tx:
-            if not leases.renew(tx, context.name, context.holder, context.clock()):
-                return

@@ -14,12 +14,16 @@ import dagster as dg
 import pytest
 import requests
 
+from crm_pipeline import instants
 from crm_pipeline.api.protocol import Bounds
 from crm_pipeline.simulators.faults import Faults
 from crm_pipeline.simulators.generic import CONTACTS_PATH, CrmOptions, GenericCrm, create_app
 from crm_pipeline.simulators.serve import running
+from crm_pipeline.store import leases
+from crm_pipeline.store.engine import reading, writing
 from crm_pipeline_tests.api.served import RECORD, SETTINGS, Served, curl, curl_lines, eventually, serving
 from crm_pipeline_tests.databases import SqliteDatabases
+from crm_pipeline_tests.fakes import dead_holder
 from crm_pipeline_tests.project.pages import DOCS
 
 FETCH = "/api/external/fetch"
@@ -141,6 +145,33 @@ def test_two_fetches_at_once_are_one_run(world: World) -> None:
     assert [answer.status_code for answer in answers] == [200, 200, 200]
     assert len({answer.content for answer in answers}) == 1
     assert len(world.runs()) == before + 1
+
+
+def test_two_processes_fetch_by_one_run(world: World) -> None:
+    """The one that comes second waits for the run of the first, and answers the same."""
+    before = len(world.runs())
+    with (
+        serving(**world.said) as other,
+        ThreadPoolExecutor(2) as callers,
+        world.api.service._leased("another worker"),  # noqa: SLF001
+    ):
+        calls = [callers.submit(api.ask, "GET", FETCH) for api in (world.api, other)]
+        eventually(lambda: len(world.runs()) == before + 1)
+        assert not any(call.done() for call in calls)
+    answers = [call.result() for call in calls]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].json() == answers[1].json()
+    assert len(world.runs()) == before + 1
+
+
+def test_a_fetch_whose_process_died_is_taken_up(world: World) -> None:
+    """The lease of a process that is no more keeps nobody waiting, and its run is not answered for."""
+    engine, name = world.api.service.engine, f"fetch/{world.api.service.connection.name}"
+    with writing(engine) as tx:
+        assert leases.take(tx, name, dead_holder("no-such-run"), instants.now())
+    assert world.api.ask("GET", FETCH).status_code == 200
+    with reading(engine) as tx:
+        assert leases.token_of(tx, name) is None
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,7 @@ def test_the_commands_are_those_of_the_documentation() -> None:
         "db",
         "db upgrade",
         "db status",
+        "db copy",
         "simulate",
         "simulate generic",
         "simulate hubspot",
@@ -69,6 +70,11 @@ def test_the_commands_are_those_of_the_documentation() -> None:
         "simulate zoho",
         "demo",
         "dev",
+        "up",
+        "dagster",
+        "dagster code-server",
+        "dagster daemon",
+        "dagster webserver",
     }
 
 

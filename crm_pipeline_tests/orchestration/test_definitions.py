@@ -90,11 +90,17 @@ def test_schedules_and_sensors() -> None:
         ("retention_schedule", "30 3 * * *", "UTC", dg.DefaultScheduleStatus.RUNNING),
     ]
     assert [
-        (sensor.name, sensor.job_name, sensor.minimum_interval_seconds, sensor.default_status)
+        ([job.job_name for job in sensor.targets], sensor.minimum_interval_seconds, sensor.default_status)
         for sensor in repository.sensor_defs
     ] == [
-        ("contact_change_sensor", "push_job", 10, dg.DefaultSensorStatus.RUNNING),
-        ("webhook_sensor", "webhook_job", 3, dg.DefaultSensorStatus.RUNNING),
+        (["push_job"], 10, dg.DefaultSensorStatus.RUNNING),
+        ([], 13, dg.DefaultSensorStatus.RUNNING),
+        (["webhook_job"], 3, dg.DefaultSensorStatus.RUNNING),
+    ]
+    assert [sensor.name for sensor in repository.sensor_defs] == [
+        "contact_change_sensor",
+        "dead_run_sensor",
+        "webhook_sensor",
     ]
 
 

@@ -49,6 +49,7 @@ def test_defaults_are_those_of_the_documentation(tmp_path: Path) -> None:
         "external_crm_type": None,
         "external_crm_config": None,
         "database_url": f"sqlite:///{tmp_path}/var/crm_pipeline.db",
+        "dagster_database_url": None,
         "external_crm_push": "manual",
         "webhook_apply": "sensor",
         "external_crm_service": None,
@@ -81,6 +82,9 @@ GOOD: list[tuple[str, str, object]] = [
     ("EXTERNAL_CRM_TYPE", "HubSpot", "hubspot"),
     ("DATABASE_URL", "postgresql://u:p%40w@db:5432/crm", "postgresql+psycopg://u:p%40w@db:5432/crm"),
     ("DATABASE_URL", "postgresql+psycopg://u@db/crm", "postgresql+psycopg://u@db/crm"),
+    ("DAGSTER_DATABASE_URL", "postgresql://u:p%40w@db/dagster", "postgresql+psycopg2://u:p%40w@db/dagster"),
+    ("DAGSTER_DATABASE_URL", "postgresql+psycopg://u@db/d", "postgresql+psycopg2://u@db/d"),
+    ("DAGSTER_DATABASE_URL", "postgresql+psycopg2://u@db/d", "postgresql+psycopg2://u@db/d"),
     ("DATABASE_URL", "sqlite:////data/with space/crm.db", "sqlite:////data/with space/crm.db"),
     ("EXTERNAL_CRM_PUSH", "auto", "auto"),
     ("EXTERNAL_CRM_PUSH", "OFF", "off"),
@@ -137,6 +141,7 @@ BAD: dict[str, tuple[str, ...]] = {
         "sqlite:///:memory:",
         f"postgresql://u:{SECRET}@db:port/crm",
     ),
+    "DAGSTER_DATABASE_URL": ("sqlite:///dagster.db", f"mysql://u:{SECRET}@db/crm", "postgresql://db"),
     "EXTERNAL_CRM_PUSH": ("true", "on", "never"),
     "WEBHOOK_APPLY": ("later",),
     "EXTERNAL_CRM_SERVICE": ("my_package.sub", "my-package:Mine", ":Mine", "a:b:c", "my_module:Mine()"),
@@ -272,10 +277,12 @@ def test_nothing_that_is_shown_holds_a_secret(monkeypatch: pytest.MonkeyPatch) -
         EXTERNAL_CRM_WEBHOOK_SECRET=SECRET,
         CRM_API_KEY=SECRET,
         DATABASE_URL=f"postgresql://u:{SECRET}@db/crm?sslpassword={SECRET}",
+        DAGSTER_DATABASE_URL=f"postgresql://u:{SECRET}@db/dagster",
     )
     public: dict[str, Any] = settings.public()
     assert SECRET not in repr(settings) + str(settings) + repr(public)
     assert public["DATABASE_URL"] == "postgresql+psycopg://u:***@db/crm"
+    assert public["DAGSTER_DATABASE_URL"] == "postgresql+psycopg2://u:***@db/dagster"
     assert public["EXTERNAL_CRM_API_KEY"] == "set"
     assert set(public) == set(VARIABLES)
 
