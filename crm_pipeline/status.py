@@ -19,7 +19,6 @@ from crm_pipeline.store.engine import open_database, reading
 from crm_pipeline.sync.apply import too_many_deletes
 from crm_pipeline.sync.budget import SharedBudget
 from crm_pipeline.sync.errors import OutdatedDatabaseError, UnknownContactError
-from crm_pipeline.sync.health import Health, read_health
 from crm_pipeline.sync.identity import NoIdentityError, whatsapp_id
 from crm_pipeline.sync.reports import Counts, Report
 
@@ -95,11 +94,6 @@ class StatusReader:
         with reading(self.engine) as tx:
             run = state.latest_run(tx, self.connection.name, "pull")
         return run.started_at if run is not None else None
-
-    def health(self) -> Health:
-        """A summary of the data's state, for checks: figures over whole tables."""
-        with reading(self.engine) as tx:
-            return read_health(tx, self.connection)
 
     def records_by_day(self, since: datetime, until: datetime) -> dict[str, int]:
         """How many landed records, as last read, were modified on which day (UTC) of a window."""

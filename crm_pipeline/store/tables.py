@@ -169,6 +169,9 @@ sa.Index("uq_intents_open", intents.c.connection, intents.c.contact_id, unique=T
 sa.Index("ix_intents_confirmed", intents.c.connection, intents.c.contact_id, intents.c.closed_at,
          sqlite_where=sa.text("state = 'confirmed'"),
          postgresql_where=sa.text("state = 'confirmed'"))  # fmt: skip
+sa.Index("ix_intents_closed", intents.c.connection, intents.c.closed_at,
+         sqlite_where=sa.text("state = 'confirmed'"),
+         postgresql_where=sa.text("state = 'confirmed'"))  # fmt: skip
 
 contact_changes = sa.Table(
     "contact_changes",
@@ -292,6 +295,16 @@ channels = sa.Table(
     sa.Column("asked", sa.Text, nullable=False),
     sa.Column("renewed_at", Instant, nullable=False),
     sa.Column("expires_at", Instant, nullable=False),
+)
+
+observations = sa.Table(
+    "observations",
+    metadata,
+    _connection(key=True),
+    # Which check's.
+    sa.Column("name", sa.Text, primary_key=True),
+    # What it remembers: figures and field names; of the sample, where it goes on.
+    sa.Column("state", Json, nullable=False),
 )
 
 sync_runs = sa.Table(

@@ -107,7 +107,13 @@ def test_checks() -> None:
         "contacts:known_choices",
         "contacts:one_row_each",
         "contacts:rejects",
+        "contacts:sampled_parity",
+        "external_contacts:budget",
         "external_contacts:freshness",
+        "external_contacts:record_shape",
+        "external_contacts:unknown_choices",
+        "external_contacts:watermark",
+        "outbound_push:echoes",
         "parity:both_sides_agree",
     ]
 
