@@ -14,7 +14,18 @@ from sqlalchemy.engine import Engine
 from crm_pipeline import instants
 from crm_pipeline.connection import Connection
 from crm_pipeline.settings import Settings, SyncMode
-from crm_pipeline.store import contacts, health, landing, leases, ledger, migrate, rejects, state, webhooks
+from crm_pipeline.store import (
+    alerts,
+    contacts,
+    health,
+    landing,
+    leases,
+    ledger,
+    migrate,
+    rejects,
+    state,
+    webhooks,
+)
 from crm_pipeline.store.engine import open_database, reading
 from crm_pipeline.sync.apply import too_many_deletes
 from crm_pipeline.sync.budget import SharedBudget
@@ -171,6 +182,11 @@ class StatusReader:
             return contacts.count_to_push(tx, self.connection.name, instants.now())
 
     # What waits for a person, and what became of one.
+
+    def incidents(self) -> list[alerts.Incident]:
+        """What is wrong now, as alerts know it, oldest first."""
+        with reading(self.engine) as tx:
+            return alerts.open_ones(tx, self.connection.name)
 
     def rejects(self, limit: int | None = None) -> list[rejects.Reject]:
         """Open rejects, oldest first."""

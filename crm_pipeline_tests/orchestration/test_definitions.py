@@ -90,9 +90,15 @@ def test_schedules_and_sensors() -> None:
         ("retention_schedule", "30 3 * * *", "UTC", dg.DefaultScheduleStatus.RUNNING),
     ]
     assert [
-        (sensor.name, sensor.job_name, sensor.minimum_interval_seconds, sensor.default_status)
+        (
+            sensor.name,
+            sensor.job_name if sensor.has_jobs else None,
+            sensor.minimum_interval_seconds,
+            sensor.default_status,
+        )
         for sensor in repository.sensor_defs
     ] == [
+        ("alert_sensor", None, 60, dg.DefaultSensorStatus.RUNNING),
         ("contact_change_sensor", "push_job", 10, dg.DefaultSensorStatus.RUNNING),
         ("webhook_sensor", "webhook_job", 3, dg.DefaultSensorStatus.RUNNING),
     ]
