@@ -1,6 +1,6 @@
 """The full-size proof of an outage: the CRM answers nothing but 503 for three days, at true minutes.
 
-Every minute of three simulated days and some hours the polling schedule and all sensors tick, and every run they
+Every minute of three simulated days and some hours the schedule and all sensors tick, and every run they
 ask for runs, with a CRM on a socket and a chat that listens (twenty minutes). Exit code 1 when a
 figure is wrong. `make test` plays three days with longer intervals.
 """
