@@ -1,13 +1,14 @@
-"""Checked texts: a CRM's address, a time zone, a region, wherever they are configured."""
+"""Checked texts, wherever they are configured: addresses of CRMs, servers and people, a zone, a region."""
 
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, SecretStr
 
 CRM_URL_FORM = (
     "must be an absolute https URL (http only for a loopback host) "
@@ -15,6 +16,42 @@ CRM_URL_FORM = (
 )
 ZONE_FORM = "must be a time zone name such as UTC or Asia/Jakarta"
 REGION_FORM = "must be a two-letter country code such as ID"
+HOOK_FORM = "must be an absolute https URL (http only for a loopback host)"
+SMTP_FORM = "must be smtp://host:port or smtps://host:port, with user:password@ before the host where it asks"
+MAIL_FORM = "must be mail addresses, comma separated"
+_MAIL = re.compile(r"[^\s@,<>]+@[^\s@,<>]+")
+
+
+def check_hook(text: str) -> str:
+    """Return the URL of a receiver, which may hold its secret, or raise ``ValueError``. Never repeats it."""
+    try:
+        parts = urlsplit(text)
+        host, port_is_usable = parts.hostname or "", parts.port != 0
+    except ValueError:
+        raise ValueError(HOOK_FORM) from None
+    secure = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
+    if not (secure and host and port_is_usable and text.isascii() and text.isprintable()):
+        raise ValueError(HOOK_FORM)
+    return text
+
+
+def check_smtp(text: str) -> str:
+    """Return the URL of a mail server, or raise ``ValueError``. Never repeats it."""
+    try:
+        parts = urlsplit(text)
+        usable = bool(parts.hostname) and parts.port != 0 and parts.path in {"", "/"}
+    except ValueError:
+        raise ValueError(SMTP_FORM) from None
+    if parts.scheme not in {"smtp", "smtps"} or not usable or "?" in text or "#" in text:
+        raise ValueError(SMTP_FORM)
+    return text
+
+
+def check_mail(text: str) -> str:
+    """Return a mail address, or raise ``ValueError``."""
+    if not _MAIL.fullmatch(text):
+        raise ValueError(MAIL_FORM)
+    return text
 
 
 def is_loopback(host: str) -> bool:
@@ -69,3 +106,6 @@ def check_region(text: str) -> str:
 CrmUrl = Annotated[str, AfterValidator(check_crm_url)]
 ZoneName = Annotated[str, AfterValidator(check_zone)]
 Region = Annotated[str, AfterValidator(check_region)]
+MailAddress = Annotated[str, AfterValidator(check_mail)]
+Hook = Annotated[SecretStr, AfterValidator(lambda url: SecretStr(check_hook(url.get_secret_value())))]
+SmtpServer = Annotated[SecretStr, AfterValidator(lambda url: SecretStr(check_smtp(url.get_secret_value())))]

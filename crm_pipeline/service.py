@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from crm_pipeline.connectors.base import Connector
+    from crm_pipeline.sync.evidence import Evidence, Part
     from crm_pipeline.sync.parity import ReconcileReport
     from crm_pipeline.sync.watch import Watch, Watcher
 
@@ -369,6 +370,19 @@ class ExternalCrmService(StatusReader):
         """
         with self._leased("resolve") as context:
             resolve.resolve(context, conflict_id, winner)
+
+    # What checks and alerts judge.
+
+    def evidence(self, part: Part | None = None, *, look: bool = True) -> Evidence:
+        """Figures of how the sync stands, all or those of one asset's checks.
+
+        Without ``look`` nothing is written: no further records are looked at.
+        """
+        from crm_pipeline.sync.evidence import Witness  # noqa: PLC0415 - for checks and alerts only
+
+        witness = Witness(self.engine, self.connection, self.mapping, self._translator(), look)
+        interval = timedelta(minutes=self.settings.external_crm_sync_interval)
+        return witness.gather(instants.now(), interval, part, polling=self.polling)
 
     # Lifetime.
 

@@ -20,7 +20,20 @@ from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, ValidationE
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from crm_pipeline import instants
-from crm_pipeline.checked import CRM_URL_FORM, REGION_FORM, ZONE_FORM, CrmUrl, Region, ZoneName
+from crm_pipeline.checked import (
+    CRM_URL_FORM,
+    HOOK_FORM,
+    MAIL_FORM,
+    REGION_FORM,
+    SMTP_FORM,
+    ZONE_FORM,
+    CrmUrl,
+    Hook,
+    MailAddress,
+    Region,
+    SmtpServer,
+    ZoneName,
+)
 from crm_pipeline.connection import Connection, ConnectorType
 from crm_pipeline.connection_file import ConnectionFileError, Source, read_file, validate, with_preset
 
@@ -244,6 +257,14 @@ class Settings(BaseSettings):
     )
     external_crm_default_region: Region = Field("ID", description=REGION_FORM)
 
+    alert_slack_url: Hook | None = Field(None, description=HOOK_FORM)
+    alert_url: Hook | None = Field(None, description=HOOK_FORM)
+    alert_mail_to: Annotated[tuple[MailAddress, ...], BeforeValidator(_items)] = Field(
+        (), description=MAIL_FORM
+    )
+    alert_mail_from: MailAddress | None = Field(None, description="must be a mail address")
+    alert_smtp_url: SmtpServer | None = Field(None, description=SMTP_FORM)
+
     _file_values: Mapping[str, str] = PrivateAttr(default_factory=dict)
     """What `.env` said, for ``${NAME}`` in the connection file; never exported."""
 
@@ -298,6 +319,9 @@ class Settings(BaseSettings):
             "external_crm_token_key",
             "crm_api_key",
             "rate_limit_storage",
+            "alert_slack_url",
+            "alert_url",
+            "alert_smtp_url",
         ):
             shown[name] = "set" if getattr(self, name) else "not set"
         for name in ("database_url", "dagster_database_url"):
@@ -348,6 +372,11 @@ def load_settings(env_file: Path | None = None, **own: Any) -> Settings:
         ) from None
     settings._file_values = file_values  # noqa: SLF001 - ours, and not a variable
     settings.connection  # noqa: B018 - a wrong connection file is a start-up error too
+    mail = (settings.alert_mail_to, settings.alert_mail_from, settings.alert_smtp_url)
+    if any(mail) and not all(mail):
+        raise SettingsError(
+            "ALERT_MAIL_TO, ALERT_MAIL_FROM and ALERT_SMTP_URL go together: set all three or none"
+        )
     return settings
 
 

@@ -15,6 +15,7 @@ from crm_pipeline import instants
 from crm_pipeline.connection import Connection
 from crm_pipeline.settings import Settings, SyncMode
 from crm_pipeline.store import (
+    alerts,
     channels,
     contacts,
     health,
@@ -30,7 +31,6 @@ from crm_pipeline.store.engine import open_database, reading
 from crm_pipeline.sync.apply import too_many_deletes
 from crm_pipeline.sync.budget import SharedBudget
 from crm_pipeline.sync.errors import OutdatedDatabaseError, UnknownContactError
-from crm_pipeline.sync.health import Health, read_health
 from crm_pipeline.sync.identity import NoIdentityError, whatsapp_id
 from crm_pipeline.sync.reports import Counts, Report
 
@@ -110,11 +110,6 @@ class StatusReader:
             run = state.latest_run(tx, self.connection.name, "pull")
         return run.started_at if run is not None else None
 
-    def health(self) -> Health:
-        """A summary of the data's state, for checks: figures over whole tables."""
-        with reading(self.engine) as tx:
-            return read_health(tx, self.connection)
-
     def records_by_day(self, since: datetime, until: datetime) -> dict[str, int]:
         """How many landed records, as last read, were modified on which day (UTC) of a window."""
         with reading(self.engine) as tx:
@@ -191,6 +186,11 @@ class StatusReader:
             return contacts.count_to_push(tx, self.connection.name, instants.now())
 
     # What waits for a person, and what became of one.
+
+    def incidents(self) -> list[alerts.Incident]:
+        """What is wrong now, as alerts know it, oldest first."""
+        with reading(self.engine) as tx:
+            return alerts.open_ones(tx, self.connection.name)
 
     def rejects(self, limit: int | None = None) -> list[rejects.Reject]:
         """Open rejects, oldest first."""

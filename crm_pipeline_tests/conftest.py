@@ -33,6 +33,7 @@ os.environ["TZ"] = "Asia/Jakarta"
 time.tzset()
 
 OURS = (
+    "ALERT_",
     "ALLOWED_IPS",
     "API_AUTH_ENABLED",
     "CRM_API_KEY",

@@ -11,6 +11,7 @@ import typer
 
 from crm_pipeline import __version__
 from crm_pipeline.cli import (
+    alerts,
     conflicts,
     dagster_commands,
     database,
@@ -53,6 +54,7 @@ app.command()(forget.forget)
 app.add_typer(mapping.app, name="mapping")
 app.add_typer(rejects.app, name="rejects")
 app.add_typer(conflicts.app, name="conflicts")
+app.add_typer(alerts.app, name="alerts")
 app.add_typer(database.app, name="db")
 app.add_typer(simulate.app, name="simulate")
 app.command()(demo.demo)

@@ -17,6 +17,9 @@ _UNFINISHED = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+_NOT_STARTED = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING]
+_LOOKED_AT = 100
+"""Runs looked at, the newest."""
 _FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 _WAITS = tuple(timedelta(seconds=seconds) for seconds in (0, 30, 60, 120, 240, 480, 900))
 """After so many failures in a row, so long a rest."""
@@ -33,6 +36,21 @@ def last_requested(instance: dg.DagsterInstance, schedule: str) -> datetime | No
     """When this schedule last had a run made, whatever became of that run."""
     asked = dg.RunsFilter(tags={**_OURS, "dagster/schedule_name": schedule})
     records = instance.get_run_records(asked, limit=1)
+    return records[0].create_timestamp if records else None
+
+
+def failing(instance: dg.DagsterInstance) -> list[str]:
+    """Jobs of ours whose newest finished run failed. Single assets and backfills have no job to recover."""
+    newest: dict[str, dg.DagsterRun] = {}
+    for run in instance.get_runs(dg.RunsFilter(statuses=_FINISHED, tags=_OURS), limit=_LOOKED_AT):
+        newest.setdefault(run.job_name, run)
+    return sorted(name for name, run in newest.items() if run.is_failure and not name.startswith("__"))
+
+
+def oldest_queued(instance: dg.DagsterInstance) -> datetime | None:
+    """When the run was made that has waited longest for its start; None when none waits."""
+    waiting = dg.RunsFilter(statuses=_NOT_STARTED, tags=_OURS)
+    records = instance.get_run_records(waiting, limit=1, ascending=True)
     return records[0].create_timestamp if records else None
 
 

@@ -27,6 +27,17 @@ def current_records(tx: Connection, connection: str) -> dict[str | None, int]:
     return {row.outcome: row.number for row in tx.execute(query)}
 
 
+def newest_read(tx: Connection, connection: str, before: datetime) -> datetime | None:
+    """The newest modified time among records, as last read, that were read before a moment."""
+    query = sa.select(sa.func.max(external_records.c.modified_at)).where(
+        external_records.c.connection == connection,
+        external_records.c.current,
+        external_records.c.read_at < before,
+    )
+    newest: datetime | None = tx.execute(query).scalar_one()
+    return newest
+
+
 def records_by_day(tx: Connection, connection: str, since: datetime, until: datetime) -> dict[str, int]:
     """How many records, as last read, were modified on which UTC day, such as 2026-01-31."""
     of_them = (external_records.c.connection == connection, CURRENT)

@@ -254,6 +254,17 @@ def _row(arrival: Arrival, connection: str, run_id: str) -> dict[str, Any]:
     }
 
 
+def newest(tx: Connection, connection: str, after: int, limit: int) -> list[tuple[int, str]]:
+    """Row ids and payloads of records that landed after a row: the newest so many, the newest last."""
+    query = (
+        sa.select(records.c.id, records.c.payload)
+        .where(records.c.connection == connection, records.c.id > after, ~records.c.deleted)
+        .order_by(records.c.id.desc())
+        .limit(limit)
+    )
+    return [(row.id, row.payload) for row in tx.execute(query)][::-1]
+
+
 def each_payload(tx: Connection, connection: str) -> Iterator[tuple[str, str]]:
     """External id and payload of every record that landed, in all versions."""
     query = sa.select(records.c.external_id, records.c.payload).where(records.c.connection == connection)

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from crm_pipeline import jsonio
 from crm_pipeline.store.bulk import one_of
 from crm_pipeline.store.tables import external_records, rejects
 
@@ -144,6 +145,25 @@ def count(tx: Connection, connection: str) -> dict[str, int]:
         .group_by(rejects.c.source)
     )
     return {row.source: row.number for row in tx.execute(query)}
+
+
+def count_claims(tx: Connection, connection: str) -> int:
+    """How many records are rejected because another one is linked to the contact they claim to be."""
+    query = sa.select(sa.func.count()).where(
+        rejects.c.connection == connection, rejects.c.source != "push", rejects.c.contact_id.is_not(None)
+    )
+    return tx.execute(query).scalar_one()
+
+
+def by_reason(tx: Connection, connection: str) -> list[tuple[str, dict[str, str], int]]:
+    """Sources and reasons of what is rejected, and how many share them."""
+    shown = sa.cast(rejects.c.reasons, sa.Text)  # PostgreSQL compares no json
+    query = (
+        sa.select(rejects.c.source, shown.label("reasons"), sa.func.count().label("number"))
+        .where(rejects.c.connection == connection)
+        .group_by(rejects.c.source, shown)
+    )
+    return [(row.source, jsonio.loads(row.reasons), row.number) for row in tx.execute(query)]
 
 
 def reasons(tx: Connection, connection: str, source: Source, key: str) -> dict[str, str]:

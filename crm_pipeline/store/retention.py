@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from crm_pipeline.store.tables import (
+    alerts,
     conflicts,
     contact_changes,
     external_records,
@@ -41,6 +42,7 @@ def prune(
         (intents, intents.c.created_at < landed, intents.c.state != "open"),
         (contact_changes, contact_changes.c.at < history),
         (conflicts, conflicts.c.settled_at < history),
+        (alerts, alerts.c.closed_at < runs, alerts.c.due_at.is_(None)),
         (sync_runs, sync_runs.c.started_at < runs, sync_runs.c.id.not_in(newest)),
     )  # fmt: skip
     return {

@@ -174,6 +174,9 @@ sa.Index("uq_intents_open", intents.c.connection, intents.c.contact_id, unique=T
 sa.Index("ix_intents_confirmed", intents.c.connection, intents.c.contact_id, intents.c.closed_at,
          sqlite_where=sa.text("state = 'confirmed'"),
          postgresql_where=sa.text("state = 'confirmed'"))  # fmt: skip
+sa.Index("ix_intents_closed", intents.c.connection, intents.c.closed_at,
+         sqlite_where=sa.text("state = 'confirmed'"),
+         postgresql_where=sa.text("state = 'confirmed'"))  # fmt: skip
 
 contact_changes = sa.Table(
     "contact_changes",
@@ -298,6 +301,41 @@ channels = sa.Table(
     sa.Column("renewed_at", Instant, nullable=False),
     sa.Column("expires_at", Instant, nullable=False),
 )
+
+observations = sa.Table(
+    "observations",
+    metadata,
+    _connection(key=True),
+    # Which check's.
+    sa.Column("name", sa.Text, primary_key=True),
+    # What it remembers: figures and field names; of the sample, where it goes on.
+    sa.Column("state", Json, nullable=False),
+)
+
+alerts = sa.Table(
+    "alerts",
+    metadata,
+    sa.Column("id", _RowId, primary_key=True, autoincrement=True),
+    _connection(),
+    # What is wrong: a check's, a step's or a job's name.
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("grave", sa.Boolean, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("figures", Json, nullable=False),
+    sa.Column("opened_at", Instant, nullable=False),
+    sa.Column("seen_at", Instant, nullable=False),
+    # Empty while it is wrong.
+    sa.Column("closed_at", Instant),
+    # Channels that have heard of its beginning, and those that are still to hear of how it stands.
+    sa.Column("told", Json, nullable=False),
+    sa.Column("waiting", Json, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    # When it is told next; empty when all have heard.
+    sa.Column("due_at", Instant),
+)
+sa.Index("uq_alerts_open", alerts.c.connection, alerts.c.key, unique=True,
+         sqlite_where=sa.text("closed_at IS NULL"),
+         postgresql_where=sa.text("closed_at IS NULL"))  # fmt: skip
 
 sync_runs = sa.Table(
     "sync_runs",

@@ -28,11 +28,11 @@ ASK_AGAIN = 900.0
 class Spent:
     """How much of a budget is used."""
 
-    today: int
+    today: int = 0
     """Calls of ours since midnight UTC."""
-    daily_limit: int | None
+    daily_limit: int | None = None
     """The day's calls, of everybody who uses the account."""
-    daily_left: int | None
+    daily_left: int | None = None
     """As the CRM told last."""
 
 

@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterable
 from sqlalchemy.engine import Connection as Transaction
 
 from crm_pipeline import jsonio
-from crm_pipeline.store import contacts, forgotten, landing, links, state, webhooks
+from crm_pipeline.store import contacts, forgotten, landing, links, observations, state, webhooks
+from crm_pipeline.sync import sample
 from crm_pipeline.sync.context import Context
 from crm_pipeline.sync.spellings import canonical_ids
 
@@ -29,6 +30,7 @@ def forget(context: Context, contact_ids: Collection[str]) -> int:
         erased = forgotten.erase(tx, context.name, ids, records | events)
         if erased:
             forgotten.remember(tx, context.name, ids | records)
+            observations.forget(tx, context.name, sample.NAME)  # it goes on by records' ids
     return erased
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection as Transaction
 
 from crm_pipeline.connection import Connection
 from crm_pipeline.contact import BUILT_IN
-from crm_pipeline.store import health, rejects, state, webhooks
+from crm_pipeline.store import health, rejects, webhooks
 from crm_pipeline.sync.identity import NoIdentityError, whatsapp_id
 from crm_pipeline.sync.reports import Outcome
 
@@ -20,8 +20,6 @@ from crm_pipeline.sync.reports import Outcome
 class Health:
     """How the data of one connection stands."""
 
-    last_read_at: datetime | None
-    """When the latest complete read of what is new in the CRM began."""
     outcomes: Mapping[str, int]
     """Records as last read, by where they ended."""
     waiting: int
@@ -43,17 +41,21 @@ class Health:
     """Contacts with a task status that is none of the known."""
     doubled: int
     """Contacts whose id is another contact's in another spelling."""
+    claimed: int = 0
+    """Records that claim to be a contact which another record is linked to."""
+
+
+EMPTY = Health({}, 0, 0, 0, 0, 0, None, 0, 0, 0, 0)
+"""Nothing is there."""
 
 
 def read_health(tx: Transaction, connection: Connection) -> Health:
     """Read the summary; a few queries over whole tables."""
-    known = state.load(tx, connection.name)
     records = health.current_records(tx, connection.name)
     rejected = rejects.count(tx, connection.name)
     events = webhooks.unapplied(tx, connection.name)
     total, odd = _odd_choices(tx, connection)
     return Health(
-        last_read_at=known.last_read_at if known is not None else None,
         outcomes={outcome.value: records.get(outcome.value, 0) for outcome in Outcome},
         waiting=records.get(None, 0),
         landed=sum(records.values()),
@@ -65,6 +67,7 @@ def read_health(tx: Transaction, connection: Connection) -> Health:
         odd_deal_status=odd["deal_status"],
         odd_status=odd["status"],
         doubled=_doubled(tx, connection.default_region),
+        claimed=rejects.count_claims(tx, connection.name),
     )
 
 

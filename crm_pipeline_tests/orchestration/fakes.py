@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 import dagster as dg
 
+from crm_pipeline import instants
 from crm_pipeline.orchestration.resources import Database, ExternalCrm
 from crm_pipeline.orchestration.safely import told_safely
 from crm_pipeline.settings import Settings, load_settings
 from crm_pipeline.store.rejects import Reject
+from crm_pipeline.sync.evidence import Evidence, Part
 from crm_pipeline.sync.health import Health
 from crm_pipeline.sync.reports import Counts, Report
 
 WELL = Health(
-    last_read_at=datetime(2026, 3, 4, 11, 40, tzinfo=UTC),
     outcomes={"created": 80, "updated": 5, "unchanged": 5, "skipped": 10, "rejected": 0},
     waiting=0,
     landed=100,
@@ -100,9 +101,10 @@ class FakeService:
         self.asked.append(("changes_pending",))
         return self.changes
 
-    def health(self) -> Health:
+    def evidence(self, part: Part | None = None, *, look: bool = True) -> Evidence:
         """See ``ExternalCrmService``."""
-        return self.summary
+        self.asked.append(("evidence", part, look))
+        return Evidence(instants.now(), self.polling, timedelta(minutes=30), health=self.summary)
 
     def _report(self, step: str, *asked: object) -> Report:
         self.asked.append((step, *asked))

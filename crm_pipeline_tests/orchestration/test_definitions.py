@@ -90,17 +90,18 @@ def test_schedules_and_sensors() -> None:
         ("retention_schedule", "30 3 * * *", "UTC", dg.DefaultScheduleStatus.RUNNING),
     ]
     assert [
-        ([job.job_name for job in sensor.targets], sensor.minimum_interval_seconds, sensor.default_status)
+        (
+            sensor.name,
+            sensor.job_name if sensor.has_jobs else None,
+            sensor.minimum_interval_seconds,
+            sensor.default_status,
+        )
         for sensor in repository.sensor_defs
     ] == [
-        (["push_job"], 10, dg.DefaultSensorStatus.RUNNING),
-        ([], 13, dg.DefaultSensorStatus.RUNNING),
-        (["webhook_job"], 3, dg.DefaultSensorStatus.RUNNING),
-    ]
-    assert [sensor.name for sensor in repository.sensor_defs] == [
-        "contact_change_sensor",
-        "dead_run_sensor",
-        "webhook_sensor",
+        ("alert_sensor", None, 60, dg.DefaultSensorStatus.RUNNING),
+        ("contact_change_sensor", "push_job", 10, dg.DefaultSensorStatus.RUNNING),
+        ("dead_run_sensor", None, 13, dg.DefaultSensorStatus.RUNNING),
+        ("webhook_sensor", "webhook_job", 3, dg.DefaultSensorStatus.RUNNING),
     ]
 
 
@@ -113,7 +114,13 @@ def test_checks() -> None:
         "contacts:known_choices",
         "contacts:one_row_each",
         "contacts:rejects",
+        "contacts:sampled_parity",
+        "external_contacts:budget",
         "external_contacts:freshness",
+        "external_contacts:record_shape",
+        "external_contacts:unknown_choices",
+        "external_contacts:watermark",
+        "outbound_push:echoes",
         "parity:both_sides_agree",
     ]
 

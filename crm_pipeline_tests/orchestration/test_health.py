@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from crm_pipeline.connection import Connection
-from crm_pipeline.store import landing, rejects, state
+from crm_pipeline.store import landing, rejects
 from crm_pipeline.store.health import records_by_day
 from crm_pipeline.store.landing import Arrival
 from crm_pipeline.store.rejects import NewReject
@@ -34,7 +34,6 @@ def test_an_empty_database_is_healthy(engine: sa.Engine) -> None:
     """Nothing is there, nothing is wrong."""
     none = dict.fromkeys(("created", "updated", "unchanged", "skipped", "rejected"), 0)
     assert _health(engine) == Health(
-        last_read_at=None,
         outcomes=none,
         waiting=0,
         landed=0,
@@ -60,13 +59,10 @@ def test_records_are_counted_where_they_are(engine: sa.Engine) -> None:
         landing.settle(tx, [(ids[0], "created"), (ids[1], "created"), (ids[2], "rejected")], NOON)
         rejects.write(tx, "default", [NewReject("pull", "r2", {"capacity": "is no number"})], "run", NOON)
         rejects.write(tx, "default", [NewReject("push", "c1", {"capacity": "is no number"})], "run", NOON)
-        state.ensure(tx, "default", polling=True)
-        state.save(tx, "default", last_read_at=NOON)
     health = _health(engine)
     assert (health.landed, health.waiting) == (5, 2)
     assert (health.outcomes["created"], health.outcomes["rejected"]) == (2, 1)
     assert (health.pull_rejects, health.push_rejects) == (1, 1)
-    assert health.last_read_at == NOON
 
 
 def test_records_by_day_are_those_of_the_window(engine: sa.Engine) -> None:

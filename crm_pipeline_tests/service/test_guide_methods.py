@@ -161,4 +161,4 @@ def test_dismissing_says_how_many_there_were(service: ExternalCrmService, crm: G
     service.poll_external_crm()
     ids = [reject.id for reject in service.rejects()]
     assert (service.dismiss([*ids, 999]), service.dismiss(ids), service.dismiss([])) == (2, 0, 0)
-    assert (service.rejects(), service.health().outcomes["rejected"]) == ([], 0)
+    assert (service.rejects(), service.evidence().health.outcomes["rejected"]) == ([], 0)

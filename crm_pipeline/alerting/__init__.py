@@ -1,0 +1,1 @@
+"""Alerting: people are told when something is wrong, once, and when it is over."""

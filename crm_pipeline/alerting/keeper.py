@@ -1,0 +1,97 @@
+"""Keeper: opens and closes incidents, and tells each of them once. Any process may do it, at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy.engine import Connection as Transaction
+from sqlalchemy.engine import Engine
+
+from crm_pipeline import instants
+from crm_pipeline.alerting.channels import Channel, DeliveryError
+from crm_pipeline.alerting.conditions import Condition, Runs
+from crm_pipeline.alerting.messages import message
+from crm_pipeline.store import alerts, state
+from crm_pipeline.store.alerts import Incident
+from crm_pipeline.store.engine import writing
+
+QUIET = timedelta(minutes=5)
+"""So long must a condition be gone before its incident is over: what comes and goes is one incident."""
+PATIENCE = timedelta(minutes=2)
+"""What is gone before then was no incident, and nobody is told: the next run may mend it."""
+_CLAIM = timedelta(minutes=3)
+"""Longer than all channels take together; then another process may try."""
+_WAITS = tuple(timedelta(minutes=minutes) for minutes in (1, 2, 5, 10, 20, 40, 60))
+GIVEN_UP = timedelta(days=3)
+"""What nobody could be told for so long is told no more."""
+_STEPS = ("pull", "apply", "push", "reconcile")
+
+
+def note(
+    engine: Engine, connection: str, found: Sequence[Condition], channels: Sequence[str], now: datetime
+) -> None:
+    """Open incidents for what is wrong and has none, and close those of what is well again."""
+    with writing(engine) as tx:
+        known = {incident.key: incident for incident in alerts.open_ones(tx, connection)}
+        for each in found:
+            facts = {"grave": each.grave, "text": each.text, "figures": dict(each.figures)}
+            if each.key in known:
+                alerts.still(tx, known[each.key].id, now, **facts)
+            else:
+                alerts.begin(tx, connection, now, channels, now + PATIENCE, key=each.key, **facts)
+        wrong = {each.key for each in found}
+        for incident in known.values():
+            over = not incident.told or now - incident.seen_at >= QUIET
+            if incident.key not in wrong and over:
+                alerts.end(tx, incident, now)
+
+
+def tell(
+    engine: Engine,
+    connection: str,
+    channels: Mapping[str, Channel],
+    now: Callable[[], datetime] = instants.now,
+) -> dict[str, str]:
+    """Tell what is due, all of it in one message to each channel; which channels failed, and how.
+
+    What a channel did not take is tried again later, by itself. If the process dies between the
+    sending and its note, the message is sent once more.
+    """
+    with writing(engine) as tx:
+        due = alerts.claim(tx, connection, now(), _CLAIM)
+    if not due:
+        return {}
+    failed: dict[str, str] = {}
+    for name in sorted({channel for incident in due for channel in incident.waiting}):
+        mine = [incident for incident in due if name in incident.waiting]
+        try:
+            if name in channels:  # one that is configured no more counts as told
+                channels[name](message(connection, mine))
+        except DeliveryError as error:
+            failed[name] = str(error)
+    with writing(engine) as tx:
+        for incident in due:
+            reached = [name for name in incident.waiting if name not in failed]
+            alerts.heard(tx, incident, reached, _again_at(incident, now()))
+    return failed
+
+
+def our_runs(
+    tx: Transaction, connection: str, failing_jobs: Sequence[str] = (), queued_since: datetime | None = None
+) -> Runs:
+    """What our own rows say of the steps, beside what Dagster says of its runs."""
+    failing = {}
+    for step in _STEPS:
+        failed, done = (state.latest_run(tx, connection, step, end) for end in ("failed", "done"))
+        if failed is not None and (done is None or failed.started_at > done.started_at):
+            failing[step] = failed.error or "without a reason"
+    compared = state.latest_run(tx, connection, "reconcile", "done")
+    counts = (compared.counts if compared is not None else None) or {}
+    settled = counts.get("mended", 0) + counts.get("for_people", 0)
+    return Runs(failing, counts.get("differing", 0) - settled, tuple(failing_jobs), queued_since)
+
+
+def _again_at(incident: Incident, now: datetime) -> datetime | None:
+    since = incident.closed_at or incident.opened_at
+    return None if now - since > GIVEN_UP else now + _WAITS[min(incident.attempts, len(_WAITS) - 1)]

@@ -1,0 +1,128 @@
+"""Alerts: a row for each incident, open or over, and who still has to be told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from crm_pipeline.store.tables import alerts
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """Something that is wrong, or was."""
+
+    id: int
+    key: str
+    grave: bool
+    text: str
+    figures: Mapping[str, int | float]
+    opened_at: datetime
+    seen_at: datetime
+    """When it was last found to be so."""
+    closed_at: datetime | None
+    told: Sequence[str]
+    """Channels that have heard of its beginning."""
+    waiting: Sequence[str]
+    """Channels that are still to hear of how it stands."""
+    attempts: int
+
+
+_COLUMNS = tuple(alerts.c[name] for name in Incident.__slots__)
+
+
+def open_ones(tx: Connection, connection: str) -> list[Incident]:
+    """What is wrong now, oldest first."""
+    return _load(tx, connection, alerts.c.closed_at.is_(None))
+
+
+def begin(
+    tx: Connection, connection: str, at: datetime, channels: Sequence[str], due_at: datetime, **facts: Any
+) -> None:
+    """Note that something is wrong; where another process was first, its row stands."""
+    row = {
+        "connection": connection,
+        "opened_at": at,
+        "seen_at": at,
+        "told": [],
+        "waiting": list(channels),
+        "attempts": 0,
+        "due_at": due_at if channels else None,
+        **facts,
+    }
+    tx.execute(_insert(tx).values(row).on_conflict_do_nothing())
+
+
+def still(tx: Connection, incident: int, at: datetime, **facts: Any) -> None:
+    """Note that it is wrong still, and how it stands."""
+    tx.execute(alerts.update().where(alerts.c.id == incident).values(seen_at=at, **facts))
+
+
+def end(tx: Connection, incident: Incident, at: datetime) -> None:
+    """Note that it is over: whoever heard of its beginning hears of that."""
+    over = {"closed_at": at, "waiting": list(incident.told), "attempts": 0}
+    due_at = at if incident.told else None
+    where = (alerts.c.id == incident.id, alerts.c.closed_at.is_(None))
+    tx.execute(alerts.update().where(*where).values(**over, due_at=due_at))
+
+
+def claim(tx: Connection, connection: str, now: datetime, term: timedelta) -> list[Incident]:
+    """Incidents that somebody has to be told of now; nobody else gets them for a while."""
+    due = _load(tx, connection, alerts.c.due_at <= now)
+    mine = []
+    for incident in due:
+        taken = alerts.update().where(alerts.c.id == incident.id, alerts.c.due_at <= now)
+        if tx.execute(taken.values(due_at=now + term)).rowcount:
+            mine.append(incident)
+    return mine
+
+
+def heard(tx: Connection, incident: Incident, channels: Iterable[str], again_at: datetime | None) -> None:
+    """Note which channels took it; the others are tried again at a time, or never."""
+    reached = set(channels)
+    waiting = [name for name in incident.waiting if name not in reached]
+    told = sorted({*incident.told, *reached})
+    # Where it has ended meanwhile, what is left to tell is the end.
+    same = sa.and_(alerts.c.id == incident.id, _closed_at_is(incident.closed_at))
+    due_at = again_at if waiting else None
+    values = {
+        "told": told,
+        "waiting": waiting,
+        "attempts": incident.attempts + bool(waiting),
+        "due_at": due_at,
+    }
+    if not tx.execute(alerts.update().where(same).values(**values)).rowcount:
+        over = {"told": told, "waiting": told, "attempts": 0, "due_at": again_at or incident.seen_at}
+        tx.execute(alerts.update().where(alerts.c.id == incident.id).values(**over))
+
+
+def count_open(tx: Connection, connection: str) -> dict[bool, int]:
+    """How many incidents are open: the grave ones, and the others."""
+    query = (
+        sa.select(alerts.c.grave, sa.func.count().label("number"))
+        .where(alerts.c.connection == connection, alerts.c.closed_at.is_(None))
+        .group_by(alerts.c.grave)
+    )
+    return {row.grave: row.number for row in tx.execute(query)}
+
+
+def _closed_at_is(at: datetime | None) -> sa.ColumnElement[bool]:
+    return alerts.c.closed_at.is_(None) if at is None else alerts.c.closed_at == at
+
+
+def _load(tx: Connection, connection: str, condition: sa.ColumnElement[bool]) -> list[Incident]:
+    query = sa.select(*_COLUMNS).where(alerts.c.connection == connection, condition).order_by(alerts.c.id)
+    return [Incident(*row) for row in tx.execute(query)]
+
+
+def _insert(tx: Connection) -> Any:
+    if tx.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert  # noqa: PLC0415 - one dialect is enough
+    else:
+        from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment] # noqa: PLC0415
+    return insert(alerts)
