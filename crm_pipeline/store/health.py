@@ -31,7 +31,7 @@ def newest_read(tx: Connection, connection: str, before: datetime) -> datetime |
     """The newest modified time among records, as last read, that were read before a moment."""
     query = sa.select(sa.func.max(external_records.c.modified_at)).where(
         external_records.c.connection == connection,
-        external_records.c.current,
+        CURRENT,
         external_records.c.read_at < before,
     )
     newest: datetime | None = tx.execute(query).scalar_one()
