@@ -1,4 +1,4 @@
-"""Checked texts, wherever they are configured: addresses of CRMs, servers and people, a zone, a region."""
+"""Checked texts, wherever they are configured: addresses, time zones, paths, headers' names."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ CRM_URL_FORM = (
     "without user name, password, query or fragment"
 )
 ZONE_FORM = "must be a time zone name such as UTC or Asia/Jakarta"
+PATH_FORM = "must be names joined by single dots, such as data.items or phones[type=work].number"
+HEADER_FORM = "must be the name of an HTTP header, such as X-Key"
+PATTERN_FORM = "must be 'iso' or a strftime pattern, such as %Y-%m-%d %H:%M:%S"
 REGION_FORM = "must be a two-letter country code such as ID"
 HOOK_FORM = "must be an absolute https URL (http only for a loopback host)"
 SMTP_FORM = "must be smtp://host:port or smtps://host:port, with user:password@ before the host where it asks"
@@ -103,9 +106,73 @@ def check_region(text: str) -> str:
     return text.upper()
 
 
+def check_path(text: str) -> str:
+    """Return a path into a JSON document, or raise ``ValueError``."""
+    keys = _SELECTED.sub("", text)
+    if not all(keys.split(".")) or text != text.strip() or keys.count("[") != keys.count("]"):
+        raise ValueError(PATH_FORM)
+    return text
+
+
+def check_header(text: str) -> str:
+    """Return the name of an HTTP header, or raise ``ValueError``."""
+    if not _TOKEN.fullmatch(text):
+        raise ValueError(HEADER_FORM)
+    return text
+
+
+def check_pattern(text: str) -> str:
+    """Return a time's form, ``iso`` or a strftime pattern, or raise ``ValueError``."""
+    if text != "iso" and not _PATTERN.fullmatch(text):
+        raise ValueError(PATTERN_FORM)
+    return text
+
+
+def check_filter_form(text: str) -> str:
+    """Return a form that a filter's time may have, or raise ``ValueError``."""
+    return text if text in {"epoch", "epoch_ms"} else check_pattern(text)
+
+
+def is_field_of(vendor: str, path: str) -> bool:
+    """Tell whether a path can name a field of a vendor's records, which are asked for by name."""
+    form = _FIELDS.get(vendor)
+    return form is None or form.fullmatch(path) is not None
+
+
+def check_fixed(text: str) -> str:
+    """Return a URL's path that has no place for anything, or raise ``ValueError``."""
+    if _PLACE.search(text):
+        raise ValueError("must not hold a place such as {id}: it is the same for all records")
+    return text
+
+
+def check_with_id(text: str) -> str:
+    """Return a URL's path whose only place is ``{id}``, or raise ``ValueError``."""
+    if set(_PLACE.findall(text)) - {"{id}"}:
+        raise ValueError("may hold {id}, and no other place")
+    return text
+
+
+_WORD = "[A-Za-z][A-Za-z0-9_]{0,99}"
+_FIELDS = {
+    "hubspot": re.compile(r"(?:properties\.)?[A-Za-z0-9_]{1,100}"),
+    "salesforce": re.compile(rf"{_WORD}(?:\.{_WORD}){{0,5}}"),
+    "zoho": re.compile(rf"{_WORD}(?:\.{_WORD})*"),
+}
+_SELECTED = re.compile(r"(?<=[^.\[\]])\[[^\[\]=]+=[^\[\]]+\](?=\.|$)")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_DIRECTIVE = "%-?[aAbBcdDeFfGgHIjklmMpRSTuUVwWxXyYzZ%]"
+_PATTERN = re.compile(rf"[^%]*{_DIRECTIVE}(?:[^%]|{_DIRECTIVE})*")
+_PLACE = re.compile(r"\{[^{}]*\}")
 CrmUrl = Annotated[str, AfterValidator(check_crm_url)]
 ZoneName = Annotated[str, AfterValidator(check_zone)]
 Region = Annotated[str, AfterValidator(check_region)]
 MailAddress = Annotated[str, AfterValidator(check_mail)]
 Hook = Annotated[SecretStr, AfterValidator(lambda url: SecretStr(check_hook(url.get_secret_value())))]
 SmtpServer = Annotated[SecretStr, AfterValidator(lambda url: SecretStr(check_smtp(url.get_secret_value())))]
+DottedPath = Annotated[str, AfterValidator(check_path)]
+HeaderName = Annotated[str, AfterValidator(check_header)]
+TimeForm = Annotated[str, AfterValidator(check_pattern)]
+FilterTimeForm = Annotated[str, AfterValidator(check_filter_form)]
+FixedUrlPath = Annotated[str, AfterValidator(check_fixed)]
+UrlPathWithId = Annotated[str, AfterValidator(check_with_id)]

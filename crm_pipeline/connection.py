@@ -14,12 +14,27 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from crm_pipeline.checked import CrmUrl, Region, ZoneName
+from crm_pipeline.checked import (
+    CrmUrl,
+    DottedPath,
+    FilterTimeForm,
+    FixedUrlPath,
+    HeaderName,
+    Region,
+    TimeForm,
+    UrlPathWithId,
+    ZoneName,
+    is_field_of,
+)
 from crm_pipeline.contact import BUILT_IN, RESERVED, FieldType
 
-Path = str
+Path = DottedPath
 """A dotted path into a JSON document: ``data.items``, ``phones.0.value``, ``name``. A field's path
 may choose from a list of objects: ``phones[type=work].number``."""
+
+
+_COLUMNS = {field.json_name: name for name, field in BUILT_IN.items() if field.json_name != name}
+"""Of built-in fields whose JSON name is another."""
 
 
 class _Section(BaseModel):
@@ -86,7 +101,7 @@ class Auth(_Section):
     """How a request proves who it is; the key itself comes from the environment."""
 
     kind: Literal["none", "bearer", "header", "basic", "query", "oauth2"] = "bearer"
-    header: str = "Authorization"
+    header: HeaderName = "Authorization"
     template: str = "{api_key}"
     """For ``header``: the header's value, with ``{api_key}`` where the key goes."""
     param: str = "api_key"
@@ -133,7 +148,7 @@ class TimeFilter(_Section):
     """A query parameter that restricts a listing by modification time."""
 
     param: str
-    format: str = "iso"
+    format: FilterTimeForm = "iso"
     """``iso``, ``epoch``, ``epoch_ms`` or a strftime pattern."""
     zone: ZoneName = "UTC"
     template: str = "{time}"
@@ -149,7 +164,7 @@ class TimeFilter(_Section):
 class Listing(_Section):
     """How records are listed."""
 
-    path: str = ""
+    path: FixedUrlPath = ""
     """Below ``base_url``; empty when that URL is the list itself."""
     params: dict[str, str] = Field(default_factory=dict)
     page_size: Annotated[int, Field(ge=1, le=10_000)] = 100
@@ -187,7 +202,7 @@ class Pagination(_Section):
     offset_param: str = "offset"
     cursor_param: str = "cursor"
     cursor_path: Path = "next_cursor"
-    cursor_header: str = "X-Next-Cursor"
+    cursor_header: HeaderName = "X-Next-Cursor"
     next_path: Path = "next"
     total_path: Path | None = None
     """Where the body says how many records there are: numbered pages end there."""
@@ -198,7 +213,7 @@ class Call(_Section):
     """One kind of request: method, path and envelope."""
 
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
-    path: str
+    path: UrlPathWithId
     """Below ``base_url``; ``{id}`` is the record's id, percent-encoded."""
     envelope: Path | None = None
     """Key the body is wrapped in, such as ``data``."""
@@ -210,7 +225,7 @@ class BatchCall(_Section):
     """A request that writes many records; the answer lists one result for each."""
 
     method: Literal["POST", "PUT", "PATCH"] = "POST"
-    path: str
+    path: FixedUrlPath
     envelope: Path | None = None
     size: Annotated[int, Field(ge=1, le=10_000)] = 100
     id_field: Path = "id"
@@ -226,7 +241,7 @@ class BatchCall(_Section):
 class Lookup(_Section):
     """A listing that finds records by the contact's own unique value."""
 
-    path: str = ""
+    path: FixedUrlPath = ""
     param: str
     """Query parameter that carries the contact's WhatsApp id as the CRM writes it."""
     template: str = "{value}"
@@ -254,11 +269,11 @@ class Writing(_Section):
     bulk_from: Annotated[int, Field(ge=1)] | None = None
     """For ``salesforce``: so many creates, or changes, at once go out as a job of the Bulk API."""
     lookup: Lookup | None = None
-    time_format: str = "iso"
+    time_format: TimeForm = "iso"
     """How times are written: ``iso`` in UTC, or a strftime pattern."""
     time_zone: ZoneName = "UTC"
     """Zone of times that are written by a pattern."""
-    idempotency_header: str | None = "Idempotency-Key"
+    idempotency_header: HeaderName | None = "Idempotency-Key"
     if_unmodified_since: bool = False
     """Send ``If-Unmodified-Since`` with a single change: the CRM answers 412 rather than let
     us overwrite what we have not seen. Only where the CRM knows the header."""
@@ -340,7 +355,7 @@ class Signature(_Section):
 
     scheme: Literal["standard", "hubspot", "hubspot_v2", "hubspot_v1", "hmac"]
     """``standard`` is Standard Webhooks, ``hubspot`` version 3; ``hmac`` is described by what follows."""
-    header: str = "X-Signature"
+    header: HeaderName = "X-Signature"
     value: str = "{digest}"
     """What the header says: ``{digest}``, with ``{timestamp}`` and ``{id}`` where it holds them."""
     signed: str = "{body}"
@@ -349,15 +364,23 @@ class Signature(_Section):
     encoding: Literal["hex", "base64"] = "hex"
     wrapped: Literal["base64"] | None = None
     """What the whole of ``value`` is written in, in the header."""
-    timestamp_header: str | None = None
+    timestamp_header: HeaderName | None = None
     """For a time that is not in ``value``."""
     timestamp_unit: Literal["seconds", "milliseconds"] = "seconds"
-    id_header: str | None = None
+    id_header: HeaderName | None = None
     """For an id that is not in ``value``."""
     tolerance_seconds: Annotated[int, Field(ge=1, le=3600)] = 300
     """How old, or how far ahead, a signed time may be."""
     public_url: CrmUrl | None = None
     """The address webhooks are sent to, where it is signed and a proxy changes it."""
+
+    @model_validator(mode="after")
+    def _only_hmac_is_described(self) -> Signature:
+        described = sorted(self.model_fields_set & _OF_HMAC)
+        if self.scheme != "hmac" and described:
+            msg = f"webhook.signature.{described[0]}: goes with 'scheme: hmac'; '{self.scheme}' has its own"
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _templates_fit(self) -> Signature:
@@ -384,6 +407,10 @@ class Signature(_Section):
         return self
 
 
+_OF_HMAC = frozenset(
+    {"header", "value", "signed", "algorithm", "encoding", "wrapped", "timestamp_header", "timestamp_unit"}
+    | {"id_header"}
+)
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")
 
 
@@ -496,7 +523,7 @@ class Connection(_Section):
     type: ConnectorType = ConnectorType.GENERIC
     base_url: CrmUrl = ""
     auth: Auth = Auth()
-    headers: dict[str, str] = Field(default_factory=dict)
+    headers: dict[HeaderName, str] = Field(default_factory=dict)
     records: Records = Records()
     listing: Listing = Listing()
     pagination: Pagination = Pagination()
@@ -558,6 +585,9 @@ class Connection(_Section):
     @model_validator(mode="after")
     def _own_fields_have_a_type(self) -> Connection:
         for name, rule in self.fields.items():
+            if name in _COLUMNS:
+                msg = f"fields.{name}: goes by its column's name here: {_COLUMNS[name]}"
+                raise ValueError(msg)
             if name in RESERVED:
                 msg = f"fields.{name}: is a column of the contact table that the pipeline keeps; take another"
                 raise ValueError(msg)
@@ -577,6 +607,19 @@ class Connection(_Section):
             if rule.type is FieldType.CHOICE and not rule.choices:
                 msg = f"fields.{name}: a choice needs 'choices'"
                 raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _vendors_know_the_names(self) -> Connection:
+        for name, rule in self.fields.items():
+            for path in (*(rule.names or ()), *(rule.parts or ()), *([rule.write] if rule.write else [])):
+                if not is_field_of(self.type.value, path):
+                    msg = f"fields.{name}: '{path}' is not the name of a field in {self.type.value}"
+                    raise ValueError(msg)
+        unique = self.writing.upsert_by
+        if unique is not None and not is_field_of(self.type.value, unique):
+            msg = f"writing.upsert_by: '{unique}' is not the name of a field in {self.type.value}"
+            raise ValueError(msg)
         return self
 
     @model_validator(mode="after")

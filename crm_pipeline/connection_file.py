@@ -17,6 +17,7 @@ MAX_BYTES = 1024 * 1024
 _PRESETS = Path(__file__).parent / "presets"
 _VENDORS = frozenset(ConnectorType) - {ConnectorType.GENERIC}
 _TAGS = ("map", "seq", "str", "int", "float", "bool", "null")
+_NAMED = re.compile(r"([\w-]+(?:\.[\w-]+)*): (.*)", re.DOTALL)
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -64,7 +65,10 @@ def read_file(path: Path, environ: Mapping[str, str]) -> tuple[dict[str, Any], S
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        raise ConnectionFileError([f"{path}:{line}: not valid YAML ({_without_quotes(error)})"]) from None
+        told = f"{path}:{line}: not valid YAML ({_without_quotes(error)})"
+        if any(b"${" in text for text in content.splitlines()[line - 1 : line]):
+            told += "; inside braces, ${NAME} needs quotes"
+        raise ConnectionFileError([told]) from None
     except (yaml.YAMLError, RecursionError):
         raise ConnectionFileError([f"{path}: not valid YAML"]) from None
     if not isinstance(data, dict):
@@ -187,10 +191,11 @@ def _problem(source: Source, detail: Any) -> str:
     if kind != "value_error":
         return source.say(source.nearest(key), _in_words_of_yaml(detail["msg"]))
     text = str(detail["ctx"]["error"])
-    named = tuple(text.partition(": ")[0].split("."))
-    if not key and named in source.lines:  # a rule about the whole names its key itself
-        return source.say(named, text.partition(": ")[2])
-    return source.say(source.nearest(key), text)
+    found = _NAMED.fullmatch(text)
+    if found is None:
+        return source.say(source.nearest(key), text)
+    named = tuple(found[1].split("."))  # a rule about a section names its key itself, from the top or not
+    return source.say(named if named[: len(key)] == key else (*key, *named), found[2])
 
 
 def _in_words_of_yaml(text: str) -> str:

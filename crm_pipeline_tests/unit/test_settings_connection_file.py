@@ -221,3 +221,74 @@ def test_a_template_has_a_place_for_what_goes_into_it(text: str, key: str) -> No
     """Without one a change would go to all records, or the words instead of the key."""
     (problem,) = problems(text)
     assert key.rpartition(": ")[2] in problem
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("writing: {update: {method: PATCH, path: '/{ID}'}}", "writing.update.path: may hold {id}"),
+        ("writing: {update: {method: PATCH, path: '/{id}/{x}'}}", "writing.update.path: may hold {id}"),
+        ("listing: {path: '/list/{id}'}", "listing.path: must not hold a place"),
+        ("writing: {batch_update: {path: '/{id}'}}", "writing.batch_update.path: must not hold a place"),
+        ("writing: {time_format: '%Y-%Q'}", "writing.time_format: must be 'iso' or a strftime pattern"),
+        (
+            "listing: {modified_since: {param: since, format: isoformat}}",
+            "listing.modified_since.format: must",
+        ),
+        ("records: {path: a..b}", "records.path: must be names joined by single dots"),
+        ("records: {id: .a}", "records.id: must be names joined by single dots"),
+        ("fields: {nama: {names: ['a[b=c.d']}}", "fields.nama.names.0: must be names joined by single dots"),
+        ("headers: {'X Y': v}", "headers.X Y: must be the name of an HTTP header"),
+        ("auth: {kind: header, header: 'X Y'}", "auth.header: must be the name of an HTTP header"),
+        ("webhook: {signature: {scheme: standard, value: '{digest}'}}", "webhook.signature.value: goes with"),
+        (
+            "type: salesforce\nfields: {event: {names: ['Id FROM User--']}}",
+            "fields.event: 'Id FROM User--' is not",
+        ),
+        ("type: salesforce\nwriting: {upsert_by: 'a b'}", "writing.upsert_by: 'a b' is not"),
+        ("type: zoho\nfields: {event: {write: 'a b'}}", "fields.event: 'a b' is not"),
+        (
+            "type: hubspot\nfields: {event: {names: ['properties.a,b']}}",
+            "fields.event: 'properties.a,b' is not",
+        ),
+        *(
+            (
+                f"type: {vendor}\nfields: {{cp_first: {{names: ['phones[type=work].number']}}}}",
+                "fields.cp_first: ",
+            )
+            for vendor in ("hubspot", "salesforce", "zoho")
+        ),
+        (
+            "fields: {ticketPrice: {names: [x]}}",
+            "fields.ticketPrice: goes by its column's name here: ticket_price",
+        ),
+        (
+            "auth: {kind: oauth2, oauth: {grant: refresh_token, client_id: x}}",
+            "auth.oauth.refresh_token: is needed",
+        ),
+        ("auth: {username: ${NAME}}", "inside braces, ${NAME} needs quotes"),
+    ],
+)
+def test_mistakes_are_told_at_the_start(text: str, said: str) -> None:
+    """What could only fail later, in the middle of a sync, or in silence."""
+    (problem,) = problems(text)
+    assert said in problem
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "records: {path: '@odata.value', id: 'a[]', modified: $modified}",
+        "fields: {nama: {names: ['names[kind=given name].text', 'a.0.b', 'x y.z']}}",
+        "writing: {time_format: '%d.%m.%Y %H:%M', lookup: {param: 'filters[{\"a\"}]'}}",
+        "listing: {modified_since: {param: since, format: epoch_ms}}",
+        "listing: {modified_since: {param: since, format: '%F %T'}}",
+        "type: salesforce\nfields: {event: {names: [Account.Parent.Name, pkg__Next__c]}}",
+        "type: zoho\nfields: {instansi: {names: [Account_Name.name]}}",
+        "type: hubspot\nfields: {event: {names: [properties.hs_object_id, id]}}",
+        "headers: {X-Api_Version: '2'}",
+    ],
+)
+def test_odd_but_right_files_are_taken(text: str) -> None:
+    """Checks that are too strict would keep a CRM out."""
+    assert connection(text) is not None
