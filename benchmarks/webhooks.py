@@ -11,22 +11,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
-import os
-import socket
 import sqlite3
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import requests
 import uvloop
+from rounds import free_port, process, until_up
 
 from crm_pipeline.cli.output import console, table
 from crm_pipeline.store.engine import open_database
@@ -154,54 +151,23 @@ async def _load(port: int, numbers: Iterator[int], connections: int, seconds: fl
 # The comparison.
 
 
-@contextmanager
-def _process(folder: Path, *command: str, **variables: str) -> Iterator[None]:
-    environment = {"PATH": os.defpath, "PYTHONPATH": str(PROJECT), **variables}
-    with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, *command], cwd=folder, env=environment, stdout=log, stderr=log
-        )
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def _until_up(port: int) -> None:
-    for _ in range(300):
-        try:
-            requests.get(f"http://127.0.0.1:{port}/healthz", timeout=5)
-        except requests.ConnectionError:
-            time.sleep(0.1)
-        else:
-            return
-    raise TimeoutError
-
-
 def compare(folder: Path, rounds: int, seconds: float, connections: int) -> tuple[list[Turn], list[Turn]]:
     """Turns of ours and of the bare handler."""
     url, bare_path = f"sqlite:///{folder}/ours.db", str(folder / "bare.db")
     engine = open_database(url)
     upgrade(engine)
     engine.dispose()
-    ours_port, bare_port = _free_port(), _free_port()
+    ours_port, bare_port = free_port(), free_port()
     numbers = itertools.count()
     ours: list[Turn] = []
     bare: list[Turn] = []
     serve = ("-m", "crm_pipeline.cli.main", "serve", "--port", str(ours_port))
     with (
-        _process(folder, *serve, **_SETTINGS, DATABASE_URL=url),
-        _process(folder, __file__, "--bare", str(bare_port), bare_path),
+        process(*serve, log=folder / "log", **_SETTINGS, DATABASE_URL=url),
+        process(__file__, "--bare", str(bare_port), bare_path, log=folder / "log"),
     ):
         for port, turns in ((ours_port, ours), (bare_port, bare)):
-            _until_up(port)
+            until_up(port)
             uvloop.run(_load(port, numbers, connections, 0.5))  # unmeasured: both get warm
             turns.clear()
         landed = _count(folder / "ours.db", "webhook_events"), _count(Path(bare_path), "events")

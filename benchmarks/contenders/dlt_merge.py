@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from report import said, tell
 
@@ -64,7 +65,10 @@ def main() -> None:
     if asked.database.startswith("sqlite"):
         destination: Any = dlt.destinations.sqlalchemy(asked.database, create_primary_keys=True)
     else:
-        destination = dlt.destinations.postgres(asked.database.replace("postgresql+psycopg", "postgresql"))
+        url = urlsplit(asked.database)
+        socket = {"host": "localhost", "query": {"host": parse_qs(url.query)["host"][0]}, "password": "none"}
+        names = {"username": url.username, "database": url.path.strip("/")}
+        destination = dlt.destinations.postgres({**names, **socket})
     pipeline = dlt.pipeline(
         "bench", destination=destination, dataset_name="bench", pipelines_dir=f"{asked.folder}/dlt"
     )

@@ -10,7 +10,7 @@ from report import said, tell
 from crm_pipeline.service import ExternalCrmService
 from crm_pipeline.settings import load_settings
 from crm_pipeline.store import state
-from crm_pipeline.store.engine import writing
+from crm_pipeline.store.engine import open_database, writing
 from crm_pipeline.store.migrate import upgrade
 
 CONNECTION = """
@@ -34,8 +34,10 @@ def main() -> None:
         external_crm_config=file,
         database_url=asked.database,
     )
+    engine = open_database(asked.database)
+    upgrade(engine)
+    engine.dispose()
     with ExternalCrmService(settings=settings) as service:
-        upgrade(service.engine)
         if asked.step == "again":  # everything is read anew, and nothing changed
             with writing(service.engine) as tx:
                 state.save(tx, service.connection.name, watermark=None)
