@@ -171,14 +171,19 @@ def checked_database_url(value: object) -> str:
 
 
 def _dagster_url(value: object) -> str:
-    """Name the one driver that Dagster's storage works with: with psycopg 3, its runs never start."""
+    """Name the one driver that Dagster's storage works with: with psycopg 3, its runs never start.
+
+    And its time zone: Dagster takes for UTC what the server's clock says in the server's zone.
+    """
     from sqlalchemy.engine import make_url  # noqa: PLC0415 - see checked_database_url
 
     text = str(value).replace("postgresql+psycopg2://", "postgresql://", 1)
     url = make_url(checked_database_url(text))
     if url.get_backend_name() != "postgresql":
         raise ValueError
-    return url.set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
+    options = f"{url.query.get('options', '')} -c timezone=UTC".strip()
+    url = url.set(drivername="postgresql+psycopg2").update_query_dict({"options": options})
+    return url.render_as_string(hide_password=False)
 
 
 Flag = Annotated[bool, BeforeValidator(_flag)]

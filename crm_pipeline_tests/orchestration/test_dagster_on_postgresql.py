@@ -10,6 +10,7 @@ import pytest
 import yaml
 from dagster._core.run_coordinator import QueuedRunCoordinator
 
+from crm_pipeline import instants
 from crm_pipeline.cli.dagster_home import STORAGE, furnish, storage_of
 from crm_pipeline.cli.options import CommandError
 from crm_pipeline.settings import load_settings
@@ -53,6 +54,14 @@ def test_runs_and_events_are_kept_there(on_postgresql: dg.DagsterInstance, tmp_p
     assert queued in {run.run_id for run in on_postgresql.get_runs()}
     assert isinstance(on_postgresql.run_coordinator, QueuedRunCoordinator)
     assert list(tmp_path.rglob("*.db")) == []
+
+
+def test_its_times_are_told_in_utc(on_postgresql: dg.DagsterInstance) -> None:
+    """Whatever the server's zone: polls and rests are counted from them. The tests' server is not in UTC."""
+    add_run(on_postgresql, "pull_job", dg.DagsterRunStatus.FAILURE)
+    (record,) = on_postgresql.get_run_records()
+    for at in (record.create_timestamp, record.update_timestamp):
+        assert abs((instants.now() - at).total_seconds()) < 60
 
 
 def test_the_two_files_differ_in_the_storage_only() -> None:

@@ -53,7 +53,7 @@ def test_dead_workers_are_found_and_repeated(instance: dg.DagsterInstance) -> No
     """Every run has an end, its pool is freed, and only a death is repeated: our own failures are not."""
     assert instance.run_monitoring_enabled
     assert instance.run_monitoring_max_runtime_seconds == 7200
-    assert instance.get_settings("run_monitoring")["free_slots_after_run_end_seconds"] == 60
+    assert instance.get_settings("run_monitoring")["free_slots_after_run_end_seconds"] == 10
     assert instance.run_retries_enabled
     assert instance.run_retries_max_retries == 2
     assert not instance.run_retries_retry_on_asset_or_op_failure

@@ -15,6 +15,7 @@ from crm_pipeline.settings import Settings, SettingsError, load_settings
 
 VARIABLES = tuple(name.upper() for name in Settings.model_fields)
 SECRET = "s3cr3t-value"
+IN_UTC = "options=-c+timezone%3DUTC"
 
 
 def load(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
@@ -87,9 +88,9 @@ GOOD: list[tuple[str, str, object]] = [
     ("EXTERNAL_CRM_TYPE", "HubSpot", "hubspot"),
     ("DATABASE_URL", "postgresql://u:p%40w@db:5432/crm", "postgresql+psycopg://u:p%40w@db:5432/crm"),
     ("DATABASE_URL", "postgresql+psycopg://u@db/crm", "postgresql+psycopg://u@db/crm"),
-    ("DAGSTER_DATABASE_URL", "postgresql://u:p%40w@db/dagster", "postgresql+psycopg2://u:p%40w@db/dagster"),
-    ("DAGSTER_DATABASE_URL", "postgresql+psycopg://u@db/d", "postgresql+psycopg2://u@db/d"),
-    ("DAGSTER_DATABASE_URL", "postgresql+psycopg2://u@db/d", "postgresql+psycopg2://u@db/d"),
+    ("DAGSTER_DATABASE_URL", "postgresql://u:p%40w@db/d", f"postgresql+psycopg2://u:p%40w@db/d?{IN_UTC}"),
+    ("DAGSTER_DATABASE_URL", "postgresql+psycopg://u@db/d", f"postgresql+psycopg2://u@db/d?{IN_UTC}"),
+    ("DAGSTER_DATABASE_URL", "postgresql+psycopg2://u@db/d", f"postgresql+psycopg2://u@db/d?{IN_UTC}"),
     ("DATABASE_URL", "sqlite:////data/with space/crm.db", "sqlite:////data/with space/crm.db"),
     ("EXTERNAL_CRM_PUSH", "auto", "auto"),
     ("EXTERNAL_CRM_PUSH", "OFF", "off"),
