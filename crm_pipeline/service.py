@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,16 +16,17 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from crm_pipeline import instants, jsonio
+from crm_pipeline import instants, jsonio, logs
 from crm_pipeline.connectors.base import ConnectorError, Window
 from crm_pipeline.garbage import collected_rarely
 from crm_pipeline.settings import PushMode, Settings, SettingsError, load_settings
 from crm_pipeline.status import UNKNOWN, StatusReader
-from crm_pipeline.store import contacts, landing, links, rejects, retention, state, webhooks
+from crm_pipeline.store import contacts, landing, links, rejects, retention, state, totals, webhooks
 from crm_pipeline.store.engine import writing
 from crm_pipeline.store.rejects import NewReject
 from crm_pipeline.sync import events, forget, pull, push, resolve
 from crm_pipeline.sync.budget import SharedBudget, interactive
+from crm_pipeline.sync.calls import CallFigures
 from crm_pipeline.sync.checkup import Finding, Grade, look_at_channel, look_at_crm, look_at_database
 from crm_pipeline.sync.context import Context, Progress, lease_held, no_progress
 from crm_pipeline.sync.errors import (
@@ -76,6 +78,7 @@ class ExternalCrmService(StatusReader):
         settings = settings or load_settings()
         super().__init__(database if database is not None else settings.database_url, settings)
         self.run_id = run_id or uuid.uuid4().hex
+        self._calls = CallFigures()
 
     # The guide's methods.
 
@@ -406,6 +409,7 @@ class ExternalCrmService(StatusReader):
             key.get_secret_value() if key is not None else None,
             tokens=self._tokens(),
             budget=self._budget,
+            observe=self._calls.note,
         )
 
     @cached_property
@@ -537,7 +541,7 @@ class ExternalCrmService(StatusReader):
 
     def _recorded(self, context: Context, step: str, work: Callable[[], _Told]) -> _Told:
         """Keep a row of every step: what it did, or why it failed."""
-        calls = context.calls
+        calls, began = context.calls, time.monotonic()
         with context.write() as tx:
             row = state.start_run(tx, context.name, step, self.run_id, context.clock())
         try:
@@ -548,10 +552,16 @@ class ExternalCrmService(StatusReader):
             with writing(self.engine) as tx:
                 made = context.calls - calls
                 state.finish_run(tx, row, context.clock(), state="failed", error=told, api_calls=made)
+                figures = self._calls.take() | {"runs_failed": 1, "seconds": time.monotonic() - began}
+                totals.add(tx, context.name, step, figures)
+            logs.step(step, self.run_id, "failed", api_calls=made)
             raise
         with writing(self.engine) as tx:
-            now, figures = context.clock(), report.figures()
-            state.finish_run(tx, row, now, state="done", counts=figures, api_calls=report.api_calls)
+            now, counts = context.clock(), report.figures()
+            state.finish_run(tx, row, now, state="done", counts=counts, api_calls=report.api_calls)
+            figures = self._calls.take() | {"runs_done": 1, "seconds": time.monotonic() - began}
+            totals.add(tx, context.name, step, counts | figures)
+        logs.step(step, self.run_id, "done", api_calls=report.api_calls, **counts)
         return report
 
     def _set_polling(self, *, on: bool) -> None:

@@ -36,6 +36,7 @@ from crm_pipeline.checked import (
 )
 from crm_pipeline.connection import Connection, ConnectorType
 from crm_pipeline.connection_file import ConnectionFileError, Source, read_file, validate, with_preset
+from crm_pipeline.logs import LogFormat
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -262,6 +263,9 @@ class Settings(BaseSettings):
     )
     external_crm_default_region: Region = Field("ID", description=REGION_FORM)
 
+    log_format: Annotated[LogFormat, BeforeValidator(_word)] = Field(
+        LogFormat.JSON, description="must be json or text"
+    )
     alert_slack_url: Hook | None = Field(None, description=HOOK_FORM)
     alert_url: Hook | None = Field(None, description=HOOK_FORM)
     alert_mail_to: Annotated[tuple[MailAddress, ...], BeforeValidator(_items)] = Field(

@@ -25,6 +25,7 @@ from crm_pipeline.store import (
     migrate,
     rejects,
     state,
+    totals,
     webhooks,
 )
 from crm_pipeline.store.engine import open_database, reading
@@ -54,20 +55,29 @@ class StatusReader:
 
     def get_status(self) -> dict[str, Any]:
         """How the sync stands. No secrets, no personal data."""
-        name = self.connection.name
+        name, now = self.connection.name, instants.now()
         with reading(self.engine) as tx:
             known = state.load(tx, name)
             runs = {step: state.latest_run(tx, name, step) for step in _STEPS}
             failed = [state.latest_run(tx, name, step, "failed") for step in _STEPS]
             done = [state.latest_run(tx, name, step, "done") for step in _STEPS]
+            due, unapplied = webhooks.count_waiting(tx, name, now), webhooks.unapplied(tx, name)
+            records, wrong = landing.count_waiting(tx, name), alerts.count_open(tx, name)
             figures = {
+                "lagSeconds": _seconds(now, known.last_read_at if known else None),
                 "contacts": contacts.count(tx),
-                "backlog": landing.count_waiting(tx, name) + webhooks.count_waiting(tx, name, instants.now()),
+                "backlog": records + due,
+                "waitingRecords": records,
+                "waitingWebhooks": unapplied.number,
+                "oldestWebhookSeconds": _seconds(now, unapplied.oldest_at),
                 "rejected": sum(rejects.count(tx, name).values()),
                 "conflicts": ledger.count_open(tx, name),
-                "pendingPushes": contacts.count_to_push(tx, name, instants.now()),
+                "pendingPushes": contacts.count_to_push(tx, name, now),
+                "alertErrors": wrong.get(True, 0),
+                "alertWarnings": wrong.get(False, 0),
             }
             channel = channels.load(tx, name)
+            ever = totals.load(tx, name)
         bounds = self.connection.budget
         spent = SharedBudget(self.engine, name, bounds).spent()
         last_error = max((run for run in failed if run), key=lambda run: run.started_at, default=None)
@@ -85,9 +95,11 @@ class StatusReader:
             "watermark": _shown(known.watermark if known else None),
             **figures,
             "apiCallsToday": spent.today if bounds.calls or bounds.daily_calls else None,
+            "apiQuota": spent.daily_limit,
             "apiQuotaLeft": spent.daily_left,
             "channelEnds": _shown(channel.expires_at if channel else None),
             "runs": {step: None if run is None else _run(run) for step, run in runs.items()},
+            "totals": ever,
         }
 
     @property
@@ -306,6 +318,10 @@ UNKNOWN = "there is no such contact"
 
 def _shown(moment: datetime | None) -> str | None:
     return None if moment is None else instants.to_text(moment)
+
+
+def _seconds(now: datetime, since: datetime | None) -> float | None:
+    return None if since is None else round((now - since).total_seconds(), 1)
 
 
 def _failure(run: state.RunRow) -> dict[str, Any]:

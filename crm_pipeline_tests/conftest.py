@@ -40,6 +40,7 @@ OURS = (
     "DAGSTER_",
     "DATABASE_URL",
     "EXTERNAL_CRM_",
+    "LOG_FORMAT",
     "PG",
     "RATE_LIMIT",
     "TRUSTED_PROXIES",

@@ -18,9 +18,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from crm_pipeline.api.addresses import client_address, identity, within
 from crm_pipeline.api.auth import Secrets
 from crm_pipeline.api.limits import Limiter, shared_storage
-from crm_pipeline.api.logs import Pseudonyms, place_of
+from crm_pipeline.api.logs import Pseudonyms
 from crm_pipeline.api.problems import Problem, passing, problem_of, unauthorized
 from crm_pipeline.api.routes import ROUTES, Api, Land, Route, Visit
+from crm_pipeline.logs import place_of
 from crm_pipeline.service import ExternalCrmService
 from crm_pipeline.settings import Settings, SettingsError, SyncMode
 

@@ -1,4 +1,4 @@
-"""Logs: one JSON line for each request and failure, with no personal data in it."""
+"""The log of the HTTP API: a line for each request and failure, with no personal data in it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import hashlib
 import json
 import logging
 import sys
-import traceback
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
 import structlog
 
-_FRAMES = 8
+from crm_pipeline.logs import LogFormat, as_text
+
 _SIZE = 6
 """Bytes of a digest: enough to follow one caller or contact through a log."""
 
 
-def open_log(file: BinaryIO | None = None) -> structlog.typing.FilteringBoundLogger:
+def open_log(
+    file: BinaryIO | None = None, form: LogFormat = LogFormat.JSON
+) -> structlog.typing.FilteringBoundLogger:
     """A log that writes lines to a file; standard error when not given.
 
     Lines are ASCII: control and bidirectional characters can neither break nor disguise one.
@@ -28,7 +29,7 @@ def open_log(file: BinaryIO | None = None) -> structlog.typing.FilteringBoundLog
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(serializer=_ascii),
+            structlog.processors.JSONRenderer(serializer=_ascii if form is LogFormat.JSON else _for_people),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
     )
@@ -38,6 +39,10 @@ def open_log(file: BinaryIO | None = None) -> structlog.typing.FilteringBoundLog
 def _ascii(line: dict[str, Any], **_options: Any) -> bytes:
     fast = orjson.dumps(line)
     return fast if fast.isascii() else json.dumps(line).encode()
+
+
+def _for_people(line: dict[str, Any], **_options: Any) -> bytes:
+    return as_text(line).encode()
 
 
 class Pseudonyms:
@@ -53,33 +58,3 @@ class Pseudonyms:
     def of(self, text: str) -> str:
         """A name for this."""
         return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=_SIZE, key=self._key).hexdigest()
-
-
-def place_of(error: BaseException) -> str:
-    """The lines of code that led to an error, the innermost last; its message may quote a contact."""
-    frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
-    return " > ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
-
-
-class JsonLines(logging.Formatter):
-    """What libraries log, as lines like ours; without tracebacks, whose messages may quote a contact."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One line."""
-        line: dict[str, Any] = {
-            "event": record.getMessage(),
-            "logger": record.name,
-            "level": record.levelname.lower(),
-        }
-        if record.exc_info and record.exc_info[0] is not None:
-            line["error"] = record.exc_info[0].__name__
-            if record.exc_info[1] is not None:
-                line["at"] = place_of(record.exc_info[1])
-        return json.dumps(line)
-
-
-def take_over_logging() -> None:
-    """Have libraries' warnings and errors written as our lines."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

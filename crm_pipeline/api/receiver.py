@@ -14,9 +14,10 @@ import sys
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
-from crm_pipeline.api.logs import open_log, place_of
+from crm_pipeline.api.logs import open_log
 from crm_pipeline.api.problems import Problem, passing, problem_of
 from crm_pipeline.garbage import COLLECT_AFTER
+from crm_pipeline.logs import place_of
 from crm_pipeline.service import service_from_settings
 from crm_pipeline.settings import Settings
 from crm_pipeline.sync.reception import Arrival, Receipt

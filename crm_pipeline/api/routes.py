@@ -183,7 +183,12 @@ async def readyz(api: Api, request: Request, visit: Visit) -> Response:
 async def metrics(api: Api, request: Request, visit: Visit) -> Response:
     """Tell Prometheus."""
     del request, visit
-    text, media_type = api.metrics.text(await api.call(api.service.get_status, "metrics"))
+
+    def look() -> tuple[dict[str, Any], float | None]:
+        return api.service.get_status(), api.dagster.heartbeat_age()
+
+    found, age = await api.call(look, "metrics")
+    text, media_type = api.metrics.text(found, age)
     return Response(text, headers={"Content-Type": media_type})
 
 

@@ -77,15 +77,16 @@ def _serve(
     from crm_pipeline.api.counting import Asking
     from crm_pipeline.api.durability import require_durable
     from crm_pipeline.api.limits import Limiter
-    from crm_pipeline.api.logs import open_log, take_over_logging
+    from crm_pipeline.api.logs import open_log
     from crm_pipeline.api.protocol import server
     from crm_pipeline.api.receiver import Receiver
     from crm_pipeline.garbage import COLLECT_AFTER
+    from crm_pipeline.logs import take_over_logging
     from crm_pipeline.service import service_from_settings
 
     # Work in other threads must not keep requests from being read for 5 ms, which is the default.
     sys.setswitchinterval(_SWITCH_SECONDS)
-    log = open_log()
+    log = open_log(form=settings.log_format)
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
     limiter = Limiter(settings.rate_limit, asked=Asking(Path(counter)).hit, log=log) if counter else None
@@ -93,7 +94,7 @@ def _serve(
         require_durable(service.engine)
         receiver = stack.enter_context(closing(Receiver(settings)))
         app = create_app(service, log, limiter=limiter, land=receiver)
-        take_over_logging()
+        take_over_logging(settings.log_format)
         if not settings.api_auth_enabled:
             log.warning("API_AUTH_ENABLED IS FALSE: everybody who reaches this address can read and write")
         running = server(app, on_ready)

@@ -27,7 +27,7 @@ def status(context: typer.Context) -> None:
 def _sections(state: dict[str, Any], settings: dict[str, Any]) -> list[RenderableType]:
     runs = {step: run for step, run in state["runs"].items() if run}
     error = state["lastError"]
-    plain = {name: value for name, value in state.items() if name not in {"runs", "lastError"}}
+    plain = {name: value for name, value in state.items() if name not in {"runs", "lastError", "totals"}}
     sections: list[RenderableType] = [facts(plain)]
     if error:
         sections += ["", f"Last error, in {error['step']} at {error['at']}: {error['reason']}"]
@@ -38,7 +38,20 @@ def _sections(state: dict[str, Any], settings: dict[str, Any]) -> list[Renderabl
             for step, run in runs.items()
         ]
         sections += ["", table(columns, rows, numbers=(*OUTCOMES, "API calls"))]
+    if state["totals"]:
+        ever = ("since ever", "runs", "failed", *OUTCOMES, "API calls", "seconds a call")
+        sections += ["", table(ever, _totals(state["totals"]), numbers=ever[1:])]
     return [*sections, "", facts(settings)]
+
+
+def _totals(totals: dict[str, dict[str, float]]) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = []
+    for step, ever in totals.items():
+        runs, failed, calls = (int(ever.get(name, 0)) for name in ("runs_done", "runs_failed", "calls"))
+        outcomes = (int(ever.get(name, 0)) for name in OUTCOMES)
+        mean = f"{ever.get('call_seconds', 0.0) / calls:.3f}" if calls else None
+        rows.append((step, runs + failed, failed, *outcomes, calls, mean))
+    return rows
 
 
 def _counts(run: dict[str, Any]) -> list[object]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
+from crm_pipeline.logs import log_steps
 from crm_pipeline.orchestration.alive import sign_of_life
 from crm_pipeline.orchestration.safely import told_safely
 from crm_pipeline.settings import load_settings
@@ -47,6 +48,7 @@ class ExternalCrm(dg.ConfigurableResource[Any]):
         given: dict[str, Any] = {"database_url": database.url, "external_crm_api_key": self.api_key}
         with told_safely():
             settings = load_settings(**{name: value for name, value in given.items() if value is not None})
+            log_steps(settings.log_format)
             with (
                 service_from_settings(settings, run_id) as service,
                 sign_of_life(service.engine, run_id) if run_id else nullcontext(),

@@ -337,6 +337,16 @@ sa.Index("uq_alerts_open", alerts.c.connection, alerts.c.key, unique=True,
          sqlite_where=sa.text("closed_at IS NULL"),
          postgresql_where=sa.text("closed_at IS NULL"))  # fmt: skip
 
+step_totals = sa.Table(
+    "step_totals",
+    metadata,
+    _connection(key=True),
+    sa.Column("step", sa.Text, primary_key=True),
+    # Runs by their end, outcomes, calls by answer and length, seconds.
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("amount", sa.Double, nullable=False),
+)
+
 sync_runs = sa.Table(
     "sync_runs",
     metadata,

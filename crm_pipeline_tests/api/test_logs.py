@@ -8,7 +8,9 @@ import logging
 
 import pytest
 
-from crm_pipeline.api.logs import JsonLines, Pseudonyms, open_log
+from crm_pipeline.api.logs import Pseudonyms, open_log
+from crm_pipeline.logs import Lines, LogFormat
+from crm_pipeline_tests.api.conftest import Serve
 from crm_pipeline_tests.api.served import KEY, SECRET, WEBHOOK, Served, head
 
 EVIL = 'x"}\r\n{"event":"forged"}\x1b[31m\u202e'
@@ -88,13 +90,14 @@ def test_what_libraries_log_is_a_line_without_their_messages(caplog: pytest.LogC
     except ValueError:
         with caplog.at_level(logging.ERROR):
             logging.getLogger("somebody").exception("failed")
-    line = json.loads(JsonLines().format(caplog.records[-1]))
+    line = json.loads(Lines().format(caplog.records[-1]))
     assert line == {
         "event": "failed",
         "logger": "somebody",
         "level": "error",
         "error": "ValueError",
         "at": line["at"],
+        "timestamp": line["timestamp"],
     }
     assert line["at"].startswith("test_logs.py:")
 
@@ -105,3 +108,23 @@ def test_names_in_the_log_are_keyed() -> None:
     assert one.of("628111111111") == Pseudonyms(b"one").of("628111111111") != other.of("628111111111")
     assert one.of("628111111111") != one.of("628111111112")
     assert one.of("\ud800")
+
+
+def test_lines_for_people() -> None:
+    """LOG_FORMAT=text: the same facts, one line each, and nothing that could break or disguise it."""
+    output = io.BytesIO()
+    open_log(output, LogFormat.TEXT).info("request", status=200, subject=EVIL)
+    (line,) = output.getvalue().decode().splitlines()
+    assert line.isascii()
+    assert line.split(maxsplit=1)[1].startswith("info request status=200 subject=")
+
+
+def test_the_end_of_a_step_is_a_line_with_its_run(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """Which run, how it ended, and its figures: what an event became can be followed by its run's id."""
+    api = serve()
+    event = api.post({"phone": "628222222222"}).json()["eventId"]
+    with caplog.at_level(logging.INFO, "crm_pipeline.steps"):
+        api.service.apply_events()
+    line = json.loads(Lines().format(caplog.records[-1]))
+    assert (line["event"], line["step"], line["state"], line["created"]) == ("step", "apply", "done", 1)
+    assert line["run_id"] == api.ask("GET", f"{WEBHOOK}/{event}").json()["runId"]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from crm_pipeline.connection import ConnectorType
+from crm_pipeline.logs import LogFormat
 from crm_pipeline.settings import Settings, SettingsError, load_settings
 
 VARIABLES = tuple(name.upper() for name in Settings.model_fields)
@@ -56,6 +57,7 @@ def test_defaults_are_those_of_the_documentation(tmp_path: Path) -> None:
         "external_crm_service": None,
         "trusted_proxies": (),
         "allowed_ips": (),
+        "log_format": LogFormat.JSON,
         "alert_slack_url": None,
         "alert_url": None,
         "alert_mail_to": (),
