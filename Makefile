@@ -49,6 +49,18 @@ mutation: $(VENV)/.installed-dev ## Change the merge in every small way: a test 
 	@$(INSTALL) --no-deps --upgrade --target $(MUTATION) mutmut==3.8.1 libcst==1.9.0
 	@PYTHONPATH=$(MUTATION) $(VENV)/bin/python tools/mutate.py $(ARGS)
 
+# dlt and drt, to compare with, in an environment of their own.
+PEERS := var/bench/peers
+
+.PHONY: bench
+bench: $(VENV)/.installed-dev $(PEERS)/.installed ## Measure against dlt, drt and bare programs (a quarter of an hour)
+	@PYTHONPATH=. $(VENV)/bin/python benchmarks/all.py $(ARGS)
+
+$(PEERS)/.installed: benchmarks/peers.txt
+	@$(PYTHON) -m venv --clear $(PEERS)
+	@$(PEERS)/bin/pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt
+	@touch $@
+
 CHECKS := check-format check-lint check-types check-imports check-dead-code check-dependencies check-lock
 
 .PHONY: check
