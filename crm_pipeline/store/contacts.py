@@ -72,7 +72,7 @@ def load(tx: Connection, ids: Collection[str], *, lock: bool = True) -> dict[str
     if not ids:
         return {}
     query = _LOAD_LOCKED if lock else _LOAD
-    return {row["id"]: _stored(row) for row in tx.execute(query, {"ids": sorted(ids)}).mappings()}
+    return {row["id"]: _stored(row) for row in tx.execute(query, {"ids": sorted(ids)}).mappings().all()}
 
 
 def resolve(tx: Connection, canonical_ids: Collection[str]) -> dict[str, str]:
@@ -161,14 +161,11 @@ def update(tx: Connection, writes: Iterable[ContactWrite], at: datetime) -> None
 
 def mark_pushed(tx: Connection, versions: Iterable[tuple[str, int]]) -> None:
     """Nothing is left to tell the CRM of these rows up to these versions."""
-    parameters = [{"key": key, "version": version} for key, version in versions]
-    if parameters:
-        statement = (
-            contacts.update()
-            .where(contacts.c.id == sa.bindparam("key"))
-            .values(pushed_version=sa.bindparam("version"))
-        )
-        tx.execute(statement, parameters)
+    keys: dict[int, list[str]] = defaultdict(list)
+    for key, version in versions:
+        keys[version].append(key)
+    for version, some in keys.items():
+        tx.execute(contacts.update().where(one_of(contacts.c.id, some)).values(pushed_version=version))
 
 
 def mark_all_to_push(tx: Connection) -> None:

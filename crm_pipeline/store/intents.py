@@ -67,13 +67,11 @@ def store(tx: Connection, connection: str, new: Iterable[Intent], run_id: str) -
 
 def close(tx: Connection, states: Sequence[tuple[str, str]], at: datetime) -> None:
     """Say what became of intents: id and state."""
-    if states:
-        statement = (
-            intents.update()
-            .where(intents.c.id == sa.bindparam("key"))
-            .values(state=sa.bindparam("new_state"), closed_at=sa.bindparam("at"))
-        )
-        tx.execute(statement, [{"key": key, "new_state": state, "at": at} for key, state in states])
+    ids: dict[str, list[str]] = {}
+    for key, state in states:
+        ids.setdefault(state, []).append(key)
+    for state, some in ids.items():
+        tx.execute(intents.update().where(one_of(intents.c.id, some)).values(state=state, closed_at=at))
 
 
 def name_records(tx: Connection, found: Sequence[tuple[str, str | None]]) -> None:

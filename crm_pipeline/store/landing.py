@@ -104,7 +104,7 @@ def waiting(tx: Connection, connection: str, limit: int, *, deletes: bool = True
     )
     if not deletes:
         query = query.where(~records.c.deleted)
-    return [Landed(*row) for row in tx.execute(query)]
+    return [Landed(*row) for row in tx.execute(query).all()]
 
 
 def count_waiting(tx: Connection, connection: str, *, deletes: bool = True) -> int:
@@ -228,10 +228,10 @@ def of_known(tx: Connection, connection: str, arrivals: Sequence[Arrival]) -> It
 
 
 def _current(tx: Connection, connection: str, external_ids: list[str]) -> dict[str, Any]:
-    query = sa.select(
-        records.c.id, records.c.external_id, records.c.content_hash, records.c.modified_at
-    ).where(records.c.connection == connection, CURRENT, one_of(records.c.external_id, external_ids))
-    return {row.external_id: row for row in tx.execute(query)}
+    query = sa.select(records.c.external_id, records.c.id, records.c.content_hash).where(
+        records.c.connection == connection, CURRENT, one_of(records.c.external_id, external_ids)
+    )
+    return {row[0]: row for row in tx.execute(query).all()}  # all: one by one costs twice as much
 
 
 def _replace(tx: Connection, row_ids: list[int]) -> None:

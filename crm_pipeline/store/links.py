@@ -145,7 +145,7 @@ def _load(tx: Connection, query: sa.Select[Any], connection: str, ids: Collectio
 
 def _read(tx: Connection, query: sa.Select[Any], parameters: Mapping[str, Any] | None = None) -> list[Link]:
     found = []
-    rows: Iterable[Any] = tx.execute(query, parameters)
+    rows: Iterable[Any] = tx.execute(query, parameters).all()
     for row in rows:
         link = Link(*row)
         link.assumed = link.assumed or {}
