@@ -80,17 +80,40 @@ def insert(tx: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -
         return
     names = tuple(rows[0])
     into = ", ".join(f'"{name}"' for name in names)
-    columns = [
-        _converted([row[name] for row in rows], process)
-        for name, process in zip(names, _processors(table, names, tx.dialect), strict=True)
-    ]
-    values = list(zip(*columns, strict=True))
+    values = _values(tx, table, names, rows)
     if tx.dialect.name == "postgresql":
         _copy(tx, f'COPY "{table.name}" ({into}) FROM STDIN', values)
     else:
         marks = ", ".join("?" * len(names))
         statement = f'INSERT INTO "{table.name}" ({into}) VALUES ({marks})'  # noqa: S608 - our own names
         tx.exec_driver_sql(statement, values)
+
+
+def update(tx: Connection, table: sa.Table, keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Give the rows that have the same ``keys`` the other columns' values; all name the same columns.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: the database refuses one of them.
+    """
+    if not rows:
+        return
+    names = (*(name for name in rows[0] if name not in keys), *keys)
+    mark = "%s" if tx.dialect.name == "postgresql" else "?"
+    given = [f'"{name}" = {mark}' for name in names]
+    values, where = ", ".join(given[: -len(keys)]), " AND ".join(given[-len(keys) :])
+    statement = f'UPDATE "{table.name}" SET {values} WHERE {where}'  # noqa: S608 - our own names
+    tx.exec_driver_sql(statement, _values(tx, table, names, rows))
+
+
+def _values(
+    tx: Connection, table: sa.Table, names: tuple[str, ...], rows: Sequence[Mapping[str, Any]]
+) -> list[tuple[Any, ...]]:
+    """Rows as the driver takes them."""
+    columns = [
+        _converted([row[name] for row in rows], process)
+        for name, process in zip(names, _processors(table, names, tx.dialect), strict=True)
+    ]
+    return list(zip(*columns, strict=True))
 
 
 def _converted(values: list[Any], process: Callable[[Any], Any] | None) -> list[Any]:

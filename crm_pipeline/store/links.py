@@ -66,30 +66,12 @@ def load_by_contact(tx: Connection, connection: str, contact_ids: Collection[str
 
 def insert(tx: Connection, connection: str, new: Iterable[Link]) -> None:
     """Add links."""
-    rows = [_row(connection, link) for link in new]
-    if rows:
-        bulk.insert(tx, links, rows)
+    bulk.insert(tx, links, [_row(connection, link) for link in new])
 
 
 def update(tx: Connection, connection: str, changed: Iterable[Link]) -> None:
     """Save links that exist."""
-    rows = [{f"new_{name}": value for name, value in _row(connection, link).items()} for link in changed]
-    if rows:
-        keys = {"connection", "external_id"}
-        values = {
-            column.name: sa.bindparam(f"new_{column.name}", type_=column.type)
-            for column in _COLUMNS
-            if column.name not in keys
-        }
-        statement = (
-            links.update()
-            .where(
-                links.c.connection == sa.bindparam("new_connection"),
-                links.c.external_id == sa.bindparam("new_external_id"),
-            )
-            .values(**values)
-        )
-        tx.execute(statement, rows)
+    bulk.update(tx, links, ("connection", "external_id"), [_row(connection, link) for link in changed])
 
 
 def delete(tx: Connection, connection: str, external_ids: Collection[str]) -> None:

@@ -77,10 +77,25 @@ def test_a_refused_row_adds_none(engine: Engine) -> None:
     assert stored(engine) == {}
 
 
+def test_rows_are_changed_by_their_keys(engine: Engine) -> None:
+    """Those that are named, in the columns that are named."""
+    with writing(engine) as tx:
+        bulk.insert(tx, contacts, [row(f"{n}@c.us", notes="before", capacity=n) for n in range(4)])
+        changes = [
+            {"id": f"{n}@c.us", "notes": text, "meeting_date": AT} for n, text in enumerate(HOSTILE[:3])
+        ]
+        bulk.update(tx, contacts, ("id",), [*changes, {"id": "nobody", "notes": "", "meeting_date": None}])
+    found = stored(engine)
+    assert [found[f"{n}@c.us"].notes for n in range(4)] == [*HOSTILE[:3], "before"]
+    assert [found[f"{n}@c.us"].meeting_date for n in range(4)] == [AT, AT, AT, None]
+    assert [found[f"{n}@c.us"].capacity for n in range(4)] == [0, 1, 2, 3]
+
+
 def test_no_rows_are_no_statement(engine: Engine) -> None:
     """Nothing to add is no error."""
     with writing(engine) as tx:
         bulk.insert(tx, contacts, [])
+        bulk.update(tx, contacts, ("id",), [])
     assert stored(engine) == {}
 
 
