@@ -99,8 +99,24 @@ def run(arguments: Sequence[str] | None = None) -> None:
             raise
         from crm_pipeline.cli.failures import explain
 
-        typer.echo(explain(error), err=True)
+        told = explain(error)
+        typer.echo(told, err=True)
+        if "--json" in ordered:
+            _tell_machines(told)
         raise SystemExit(1) from None
+    except SystemExit as ended:
+        if "--json" in ordered and ended.code == _WRONG_USAGE:
+            _tell_machines("wrong usage: standard error says more")
+        raise
+
+
+_WRONG_USAGE = 2
+
+
+def _tell_machines(text: str) -> None:
+    from crm_pipeline.cli.output import as_json
+
+    typer.echo(as_json({"error": text}))
 
 
 def globals_first(arguments: Sequence[str]) -> list[str]:
