@@ -82,7 +82,7 @@ def _globals(
     ] = False,
 ) -> None:
     del debug, version  # ``run`` and the callback see to them
-    context.obj = Options(env_file=env_file, json=json)
+    context.obj = Options(env_file=env_file, json=json, answered=context.obj)
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
@@ -92,8 +92,9 @@ def run(arguments: Sequence[str] | None = None) -> None:
         SystemExit: always.
     """
     ordered = globals_first(sys.argv[1:] if arguments is None else arguments)
+    answered: list[str] = []
     try:
-        app(ordered, prog_name="crm-pipeline")
+        app(ordered, prog_name="crm-pipeline", obj=answered)
     except Exception as error:
         if "--debug" in ordered:
             raise
@@ -101,7 +102,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
         told = explain(error)
         typer.echo(told, err=True)
-        if "--json" in ordered:
+        if "--json" in ordered and not answered:
             _tell_machines(told)
         raise SystemExit(1) from None
     except SystemExit as ended:
