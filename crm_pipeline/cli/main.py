@@ -82,7 +82,7 @@ def _globals(
     ] = False,
 ) -> None:
     del debug, version  # ``run`` and the callback see to them
-    context.obj = Options(env_file=env_file, json=json)
+    context.obj = Options(env_file=env_file, json=json, answered=context.obj)
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
@@ -92,15 +92,32 @@ def run(arguments: Sequence[str] | None = None) -> None:
         SystemExit: always.
     """
     ordered = globals_first(sys.argv[1:] if arguments is None else arguments)
+    answered: list[str] = []
     try:
-        app(ordered, prog_name="crm-pipeline")
+        app(ordered, prog_name="crm-pipeline", obj=answered)
     except Exception as error:
         if "--debug" in ordered:
             raise
         from crm_pipeline.cli.failures import explain
 
-        typer.echo(explain(error), err=True)
+        told = explain(error)
+        typer.echo(told, err=True)
+        if "--json" in ordered and not answered:
+            _tell_machines(told)
         raise SystemExit(1) from None
+    except SystemExit as ended:
+        if "--json" in ordered and ended.code == _WRONG_USAGE:
+            _tell_machines("wrong usage: standard error says more")
+        raise
+
+
+_WRONG_USAGE = 2
+
+
+def _tell_machines(text: str) -> None:
+    from crm_pipeline.cli.output import as_json
+
+    typer.echo(as_json({"error": text}))
 
 
 def globals_first(arguments: Sequence[str]) -> list[str]:

@@ -41,6 +41,8 @@ def preview(
             record = found[0].payload
         else:
             record = _record(file or Path("-"))
+        if not isinstance(record, dict):
+            raise CommandError("the record is not a JSON object: one record at a time, not a list or a text")
         told = service.preview(record)
     fields = [
         {"field": each.name, "from": each.source, "raw": each.raw, "value": each.value, "reason": each.reason}
@@ -49,17 +51,22 @@ def preview(
     rows = [(each.name, each.source, exact(each.value), each.reason) for each in told.fields]
     document = {"fields": fields, "contact": told.contact, "rejected": told.rejected}
     options.answer(document, table(("field", "from", "value", "why"), rows))
+    shown = {each.name for each in told.fields if each.reason.startswith("rejected")}
+    for name, reason in told.rejected.items():
+        if name not in shown:  # of a hook, or of the record as a whole
+            typer.echo(f"rejected: {name}: {reason}", err=True)
+    if told.contact is None and not told.rejected:
+        typer.echo("left out: map_external_to_internal returns None for it", err=True)
     if told.rejected:
         raise typer.Exit(1)
 
 
 def _record(file: Path) -> Any:
     """Read one record. Its text is never repeated in an error."""
-    import json
+    from crm_pipeline import jsonio
 
     try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-        return json.loads(text)
-    except (UnicodeDecodeError, json.JSONDecodeError):
+        return jsonio.loads(sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes())
+    except ValueError:
         pass
     raise CommandError("the record is not JSON")

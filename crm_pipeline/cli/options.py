@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,6 +29,8 @@ class Options:
 
     env_file: Path | None = None
     json: bool = False
+    answered: list[str] = field(default_factory=list)
+    """Documents printed so far, one at the most: a failure after it has no second one."""
 
     @staticmethod
     def of(context: typer.Context) -> Options:
@@ -63,7 +65,8 @@ class Options:
         if self.json:
             from crm_pipeline.cli.output import as_json
 
-            typer.echo(as_json(document))
+            self.answered.append(as_json(document))
+            typer.echo(self.answered[-1])
         else:
             from crm_pipeline.cli.output import console
 

@@ -167,6 +167,29 @@ def test_a_preview_says_why(crm: GenericCrm, cli: Cli) -> None:
     assert (answer.code, answer.json["contact"]["id"]) == (0, crm.records[known]["phone"])
 
 
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        (b"", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"ticket_price": ' + b"9" * 5_000 + b"}", "not JSON"),
+        (b"{} {}", "not JSON"),
+        (b"[{}]", "not a JSON object"),
+        (b'"text"', "not a JSON object"),
+        (b"null", "not a JSON object"),
+    ],
+)
+def test_odd_previews_are_told_clearly(crm: GenericCrm, cli: Cli, content: bytes, said: str) -> None:
+    """Whatever the file holds: one clear line, and an object for machines."""
+    del crm
+    Path("record.json").write_bytes(content)
+    answer = cli("--json", "mapping", "preview", "record.json")
+    assert answer.code == 1
+    assert said in answer.err
+    assert answer.json == {"error": answer.err.strip()}
+
+
 def test_a_preview_needs_a_record(crm: GenericCrm, cli: Cli) -> None:
     """Wrong usage and unreadable records are told apart."""
     del crm

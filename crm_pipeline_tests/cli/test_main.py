@@ -156,11 +156,11 @@ def test_global_options_may_stand_anywhere(typed: str, ordered: str) -> None:
 
 
 def test_wrong_settings_are_told_line_by_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exit code 1, one line for each mistake on standard error, no traceback, nothing on standard output."""
+    """Exit code 1, one line for each mistake on standard error, no traceback; the same for machines."""
     monkeypatch.setenv("RATE_LIMIT", "lots")
     monkeypatch.setenv("EXTERNAL_CRM_API_KEY", f"{SECRET}\n")
     answer = cli("status", "--json")
-    assert (answer.code, answer.out) == (1, "")
+    assert (answer.code, answer.json) == (1, {"error": answer.err.strip()})
     lines = answer.err.splitlines()
     assert [line.split()[1] for line in lines] == ["EXTERNAL_CRM_API_KEY", "RATE_LIMIT"]
     assert all(line.startswith("Settings: ") for line in lines)
@@ -234,3 +234,15 @@ def test_it_runs_as_a_program(tmp_path: Path) -> None:
     failed = subprocess.run([*command, "pull"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (failed.returncode, failed.stdout) == (1, "")
     assert failed.stderr == "Failed: cannot pull: EXTERNAL_CRM_ENABLED is false\n"
+
+
+@pytest.mark.parametrize(
+    "arguments, code",
+    [(("pull",), 1), (("conflicts", "show", "99"), 1), (("pull", "--until", "soon"), 2), (("nonsense",), 2)],
+)
+def test_machines_are_told_of_failures(cli: Cli, arguments: tuple[str, ...], code: int) -> None:
+    """With ``--json`` a failure is a document, too: settings, a missing thing, wrong usage."""
+    answer = cli("--json", *arguments)
+    assert (answer.code, list(answer.json)) == (code, ["error"])
+    assert answer.json["error"]
+    assert answer.err

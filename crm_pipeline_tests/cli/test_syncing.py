@@ -152,10 +152,10 @@ def test_push_off_writes_nothing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.usefixtures("crm")
 def test_a_crm_that_refuses_the_key_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exit code 1, nothing on standard output, and never a success with 0 records."""
+    """Exit code 1, the same for machines, and never a success with 0 records."""
     monkeypatch.setenv("EXTERNAL_CRM_API_KEY", "wrong-key")
     answer = cli("pull", "--json")
-    assert (answer.code, answer.out) == (1, "")
+    assert (answer.code, answer.json) == (1, {"error": answer.err.strip()})
     assert answer.err.startswith("CRM: ")
     assert len(answer.err.splitlines()) == 1
     assert "wrong-key" not in answer.err
@@ -204,7 +204,7 @@ def test_many_deletes_wait_until_they_are_allowed(cli: Cli, crm: GenericCrm, sql
     for record_id in list(crm.records)[:15]:
         crm.delete(record_id)
     refused = cli(command, "--json")
-    assert (refused.code, refused.out) == (1, "")
+    assert (refused.code, refused.json) == (1, {"error": refused.err.strip()})
     assert "15 of 30" in refused.err
     assert "crm-pipeline pull --allow-deletes" in refused.err
     assert sql(archived) == [(0,)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -107,7 +108,7 @@ def test_what_cannot_be_trusted_fails_the_run(stage: Stage, fault: str, style: s
     writes = len(stage.crm.log)
     stage.crm.faults = parse_faults([fault])
     done = stage.run("sync")
-    assert (done.code, done.out) == (1, "")
+    assert (done.code, list(json.loads(done.out))) == (1, ["error"])
     assert done.err.startswith("CRM: ")
     assert len(done.err.splitlines()) == 1
     assert stage.other.sql(EVERYTHING) == before
