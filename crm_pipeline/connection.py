@@ -514,6 +514,8 @@ class Budget(_Section):
     """Calls in one day; what the CRM tells of its own quota counts as well."""
     daily_share: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Our share of the day's calls: others use the account, too. Then calls stop until it has room."""
+    backfill_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """What of all that is for reading windows again, so that polls and pushes go on beside a backfill."""
 
 
 class Connection(_Section):

@@ -24,8 +24,8 @@ from crm_pipeline.status import UNKNOWN, StatusReader
 from crm_pipeline.store import contacts, landing, links, rejects, retention, state, totals, webhooks
 from crm_pipeline.store.engine import writing
 from crm_pipeline.store.rejects import NewReject
-from crm_pipeline.sync import events, forget, pull, push, resolve
-from crm_pipeline.sync.budget import SharedBudget, interactive
+from crm_pipeline.sync import backfill, events, forget, pull, push, resolve
+from crm_pipeline.sync.budget import SharedBudget, interactive, sharing
 from crm_pipeline.sync.calls import CallFigures
 from crm_pipeline.sync.checkup import Finding, Grade, look_at_channel, look_at_crm, look_at_database
 from crm_pipeline.sync.context import Context, Progress, lease_held, no_progress
@@ -469,7 +469,8 @@ class ExternalCrmService(StatusReader):
         if since is None and until is None:
             return self._recorded(context, "pull", lambda: pull.pull_new(context, progress))
         window = Window(since, until)
-        return self._recorded(context, "pull", lambda: pull.pull_window(context, window, progress))
+        with sharing(self._budget, self.connection.budget.backfill_share):
+            return self._recorded(context, "pull", lambda: backfill.pull_window(context, window, progress))
 
     def _apply(self, context: Context, progress: Progress, *, allow_deletes: bool = False) -> Report:
         return self._recorded(

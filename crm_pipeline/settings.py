@@ -261,6 +261,9 @@ class Settings(BaseSettings):
     external_crm_first_day: Annotated[date, BeforeValidator(_day)] = Field(
         date(2020, 1, 1), description="must be a day such as 2020-01-31, not after today"
     )
+    external_crm_backfill_days: WholeNumber | None = Field(
+        None, ge=1, le=3660, description="must be whole days from 1 to 3660"
+    )
     external_crm_default_region: Region = Field("ID", description=REGION_FORM)
 
     log_format: Annotated[LogFormat, BeforeValidator(_word)] = Field(

@@ -13,12 +13,18 @@ from pydantic import Field
 
 from crm_pipeline import instants
 from crm_pipeline.orchestration.days import DAYS, window
+from crm_pipeline.orchestration.loaded import SETTINGS
 from crm_pipeline.orchestration.resources import Database, ExternalCrm
 from crm_pipeline.orchestration.results import materialized, reject_table, table
+from crm_pipeline.sync.context import Progress
 from crm_pipeline.sync.reports import Counts, Report
 
 POOL = "crm_pipeline"
 """One run at a time works the connection; the run queue keeps the others waiting."""
+
+
+_TELL_EVERY = 10_000
+"""Records read from one line of progress to the next."""
 
 
 class Mode(Enum):
@@ -52,9 +58,10 @@ class ApplyConfig(dg.Config):
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", dg.BetaWarning)  # a backfill policy still counts as beta in 1.13
+    _days = SETTINGS.external_crm_backfill_days
     _by_day = dg.asset(
         partitions_def=DAYS,
-        backfill_policy=dg.BackfillPolicy.single_run(),
+        backfill_policy=dg.BackfillPolicy.multi_run(_days) if _days else dg.BackfillPolicy.single_run(),
         pool=POOL,
         group_name="crm",
         kinds={"http"},
@@ -72,7 +79,7 @@ def external_contacts(
         if config.mode is Mode.remap:
             report = Report("remap", Counts(unchanged=service.remap(since, until)))
         elif config.mode is Mode.days:
-            report = service.pull(since, until)
+            report = service.pull(since, until, progress=_told(context))
         else:
             report = service.pull()
         by_day = service.records_by_day(*days) if days else {}
@@ -122,6 +129,19 @@ def outbound_push(
     with external_crm.service(database, context.run.run_id) as service:
         report = service.push()
     return materialized(report)
+
+
+def _told(context: dg.AssetExecutionContext) -> Progress:
+    """Tell in the run's log how far a long reading has come."""
+    told = 0
+
+    def progress(done: int, _total: int | None) -> None:
+        nonlocal told
+        if done - told >= _TELL_EVERY:
+            told = done
+            context.log.info("%d records read", done)
+
+    return progress
 
 
 def _tell_by_day(context: dg.AssetExecutionContext, by_day: Mapping[str, int]) -> None:

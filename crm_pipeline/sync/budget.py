@@ -53,6 +53,8 @@ class SharedBudget:
         self._now, self._sleep = now, sleep
         self.waited_for = False
         """Whether a person waits: then the reserve may be used."""
+        self.part: float | None = None
+        """Share of our share that this work keeps to, with a count of its own for the day."""
 
     def acquire(self, lane: Lane | None = None) -> None:
         """Wait until one more call is within the limits. See ``connectors.budget.Budget``."""
@@ -107,6 +109,7 @@ class SharedBudget:
         state["times"] = [*times, now] if calls is not None else []
         if "used" in state:
             state["used"] += 1
+            state["in_part"] = state.get("in_part", 0) + (self.part is not None)
         return 0.0
 
     def _window(self, state: dict[str, Any]) -> tuple[int | None, float]:
@@ -114,7 +117,7 @@ class SharedBudget:
         if own is None:
             return None, self._bounds.window_seconds
         calls = min(own, told) if told else own
-        return max(1, int(calls * self._share())), self._bounds.window_seconds
+        return max(1, int(calls * self._share() * (self.part or 1.0))), self._bounds.window_seconds
 
     def _share(self) -> float:
         return 1.0 if self.waited_for else 1.0 - self._bounds.reserve
@@ -123,12 +126,16 @@ class SharedBudget:
         """Stop before the day's calls are used up, ours or everybody's."""
         day, bounds = self._day(), self._bounds
         if state.get("day") != day:
-            state |= {"day": day, "used": 0}
+            state |= {"day": day, "used": 0, "in_part": 0}
         share = bounds.daily_share * self._share()
         if bounds.daily_calls is not None and state["used"] >= bounds.daily_calls * share:
             raise BudgetSpentError(_SPENT)
         limit, left = state.get("daily_limit") or bounds.daily_calls, state.get("daily_left")
         fresh = self._now() - state.get("told_at", 0.0) < ASK_AGAIN
+        if limit and self.part and state.get("in_part", 0) >= limit * share * self.part:
+            raise BudgetSpentError(
+                "not sent: the share of the day's calls for backfills is used up; see budget.backfill_share"
+            )
         if limit and left is not None and fresh and left <= limit * (1.0 - share):
             raise BudgetSpentError(_SPENT)
 
@@ -150,3 +157,16 @@ def interactive(budget: SharedBudget | None) -> Iterator[None]:
         yield
     finally:
         budget.waited_for = False
+
+
+@contextmanager
+def sharing(budget: SharedBudget | None, part: float) -> Iterator[None]:
+    """Let calls keep to a part of our share: what runs beside them has the rest."""
+    if budget is None:
+        yield
+        return
+    budget.part = part
+    try:
+        yield
+    finally:
+        budget.part = None

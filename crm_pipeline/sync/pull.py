@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from crm_pipeline import instants
-from crm_pipeline.connectors.base import Page, Record, Resume, ResumeError, Window
+from crm_pipeline.connectors.base import Page, Resume, ResumeError, Window
 from crm_pipeline.store import landing, state
 from crm_pipeline.sync.absence import Seen, ask_for_rivals, note_absent
 from crm_pipeline.sync.arrivals import arrivals
@@ -77,7 +77,7 @@ def pull_new(context: Context, progress: Progress = no_progress) -> Report:
         LeaseLostError: another worker has taken over.
     """
     report = Report("pull")
-    with _timed(context, report):
+    with timed(context, report):
         readmit(context)
         with context.read() as tx:
             stored = state.load(tx, context.name)
@@ -97,25 +97,6 @@ def pull_new(context: Context, progress: Progress = no_progress) -> Report:
     return report
 
 
-def pull_window(context: Context, window: Window, progress: Progress = no_progress) -> Report:
-    """Read a window again, for a backfill. The watermark stays where it is.
-
-    Raises:
-        ConnectorError: the CRM could not be read to the end; pages read before stay.
-        LeaseLostError: another worker has taken over.
-    """
-    report = Report("pull")
-    with _timed(context, report):
-        for page in context.connector.pages(window):
-            inside = [record for record in page.records if _inside(record, window)]
-            with context.write() as tx:
-                counts = landing.land(
-                    tx, context.name, arrivals(context, inside, page.read_at), context.run_id
-                )
-            _count(report, counts, progress)
-    return report
-
-
 def _read_pages(context: Context, here: _Progress, report: Report, progress: Progress, seen: Seen) -> None:
     for page in context.connector.pages(Window(since=here.since), here.next):
         here.note(page)
@@ -128,7 +109,7 @@ def _read_pages(context: Context, here: _Progress, report: Report, progress: Pro
             if context.connection.listing.sorted_by_modified and here.watermark is not None:
                 values["watermark"] = here.watermark
             state.save(tx, context.name, **values)
-        _count(report, counts, progress)
+        count(report, counts, progress)
 
 
 def _finish(context: Context, here: _Progress, report: Report) -> None:
@@ -159,16 +140,8 @@ def _fresh(context: Context, stored: state.ConnectionState | None) -> _Progress:
     return _Progress(watermark - overlap, context.clock())
 
 
-def _inside(record: Record, window: Window) -> bool:
-    """A record without a modified time is in every window: nothing says it is not."""
-    if record.modified_at is None:
-        return True
-    after = window.since is None or record.modified_at >= window.since
-    before = window.until is None or record.modified_at < window.until
-    return after and before
-
-
-def _count(report: Report, counts: landing.LandingCounts, progress: Progress) -> None:
+def count(report: Report, counts: landing.LandingCounts, progress: Progress) -> None:
+    """Add a page to a report."""
     report.pages += 1
     report.counts.created += counts.created
     report.counts.updated += counts.updated
@@ -176,7 +149,7 @@ def _count(report: Report, counts: landing.LandingCounts, progress: Progress) ->
     progress(report.counts.seen, None)
 
 
-class _timed:  # noqa: N801 - reads as a statement
+class timed:  # noqa: N801 - reads as a statement
     """Measure a pull: seconds, and calls of the connector."""
 
     def __init__(self, context: Context, report: Report) -> None:

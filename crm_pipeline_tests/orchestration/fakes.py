@@ -15,6 +15,7 @@ from crm_pipeline.orchestration.resources import Database, ExternalCrm
 from crm_pipeline.orchestration.safely import told_safely
 from crm_pipeline.settings import Settings, load_settings
 from crm_pipeline.store.rejects import Reject
+from crm_pipeline.sync.context import Progress, no_progress
 from crm_pipeline.sync.evidence import Evidence, Part
 from crm_pipeline.sync.health import Health
 from crm_pipeline.sync.reports import Counts, Report
@@ -57,8 +58,11 @@ class FakeService:
     settings: Settings = field(default_factory=lambda: settings())  # noqa: PLW0108 - defined further on
     asked: list[tuple[object, ...]] = field(default_factory=list)
 
-    def pull(self, since: datetime | None = None, until: datetime | None = None) -> Report:
+    def pull(
+        self, since: datetime | None = None, until: datetime | None = None, progress: Progress = no_progress
+    ) -> Report:
         """See ``ExternalCrmService``."""
+        progress(10_000, None)
         return self._report("pull", since, until)
 
     def remap(self, since: datetime | None = None, until: datetime | None = None) -> int:

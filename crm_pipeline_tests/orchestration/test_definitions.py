@@ -146,6 +146,14 @@ def test_polls_push_only_where_that_is_wanted(push: str, job: str) -> None:
     assert loaded.stdout.strip() == job, loaded.stderr
 
 
+def test_a_backfill_can_be_cut_into_runs_of_so_many_days() -> None:
+    """EXTERNAL_CRM_BACKFILL_DAYS: not set, a range is one run."""
+    code = "import dagster; print(defs.resolve_asset_graph().get(dagster.AssetKey('{}')).backfill_policy)"
+    for asset in ("external_contacts", "webhook_events"):
+        loaded = _load(code.format(asset), EXTERNAL_CRM_BACKFILL_DAYS="10")
+        assert loaded.stdout.strip() == "BackfillPolicy.multi_run(max_partitions_per_run=10)", loaded.stderr
+
+
 def test_a_wrong_setting_names_its_variable_at_load() -> None:
     """The load fails with what the variable accepts, and without its value."""
     loaded = _load("", EXTERNAL_CRM_SYNC_INTERVAL="s3cret-marker")

@@ -3,128 +3,39 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 from sqlalchemy.engine import make_url
 
-from crm_pipeline.cli.dagster_ui import DagsterUi, dagster_dev
-from crm_pipeline.cli.processes import usable_port, wait_until
-from crm_pipeline.simulators.generic import CONTACTS_PATH, CrmOptions, GenericCrm, create_app
-from crm_pipeline.simulators.serve import running
+from crm_pipeline.cli.dagster_ui import DagsterUi
+from crm_pipeline.cli.processes import wait_until
+from crm_pipeline.simulators.generic import CrmOptions, GenericCrm
 from crm_pipeline_tests.databases import PostgresDatabases
+from crm_pipeline_tests.orchestration.processes import (
+    GOING,
+    MARKERS,
+    Dev,
+    backfill_status,
+    on_dagster,
+    runs,
+    start_backfill,
+)
 
-PROJECT = Path(__file__).parents[2]
-CONNECTION = """
-listing:
-  modified_since: {param: updated_since}
-  modified_before: {param: updated_before}
-writing:
-  batch_update: {path: /batch, envelope: records}
-"""
-MARKERS = {
-    "EXTERNAL_CRM_API_KEY": "s3cret-marker-key",
-    "EXTERNAL_CRM_WEBHOOK_SECRET": "s3cret-marker-hook",
-    "CRM_API_KEY": "s3cret-marker-api",
-}
 PASSWORD = "s3cret-marker-password"
 
 pytestmark = pytest.mark.timeout(600)  # real Dagster processes; its backfill daemon alone loops every 30 s
 
 
-@dataclass(frozen=True)
-class Dev:
-    """A running ``dagster dev``, and the CRM it syncs with."""
-
-    crm: GenericCrm
-    url: str
-    home: Path
-
-    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
-        """Ask GraphQL."""
-        answer = requests.post(
-            f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=60
-        ).json()
-        assert "errors" not in answer, answer["errors"]
-        data: dict[str, Any] = answer["data"]
-        return data
-
-
-@contextmanager
-def _dev(folder: Path, crm: GenericCrm, **variables: str) -> Iterator[Dev]:
-    """Run Dagster on a CRM in a folder with a space in its name."""
-    folder = folder / "my crm"
-    folder.mkdir()
-    (folder / "crm.yaml").write_text(CONNECTION)
-    port = usable_port(0)
-    with running(create_app(crm)) as base:
-        said = {
-            "EXTERNAL_CRM_ENABLED": "true",
-            "EXTERNAL_CRM_API_URL": base + CONTACTS_PATH,
-            "EXTERNAL_CRM_CONFIG": "crm.yaml",
-            "EXTERNAL_CRM_PUSH": "auto",
-            **MARKERS,
-            **variables,
-        }
-        (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in said.items()))
-        home = folder / "var" / "dagster"
-        environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-        with dagster_dev(
-            PROJECT, home, port, folder=folder, environment=environment, log=folder / "dagster.log"
-        ):
-            url = f"http://127.0.0.1:{port}"
-            wait_until(DagsterUi(url).loaded, seconds=120, what="loading our code")
-            yield Dev(crm, url, home)
-
-
-_RUNS = """
-query { runsOrError(limit: 100) { ... on Runs { results {
-  runId jobName status creationTime assetSelection { path } tags { key value } } } } }
-"""
-
-
-def _runs(dev: Dev) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = dev.ask(_RUNS)["runsOrError"]["results"]
-    for run in found:
-        run["tags"] = {tag["key"]: tag["value"] for tag in run["tags"]}
-    return found
-
-
 def _polls(dev: Dev) -> list[dict[str, Any]]:
     """Runs that the schedule asked for, oldest first."""
     return [
-        run for run in reversed(_runs(dev)) if run["tags"].get("dagster/schedule_name") == "polling_schedule"
+        run for run in reversed(runs(dev)) if run["tags"].get("dagster/schedule_name") == "polling_schedule"
     ]
-
-
-_BACKFILL = """
-mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
-  __typename ... on LaunchBackfillSuccess { backfillId } } }
-"""
-_BACKFILL_STATUS = """
-query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }
-"""
-_GOING = {"REQUESTED"}
-
-
-def _start_backfill(dev: Dev, assets: list[str], days: list[str]) -> str:
-    """Ask for a backfill as the web interface does."""
-    params = {"partitionNames": days, "assetSelection": [{"path": [asset]} for asset in assets]}
-    started = dev.ask(_BACKFILL, params=params)["launchPartitionBackfill"]
-    assert started["__typename"] == "LaunchBackfillSuccess"
-    return str(started["backfillId"])
-
-
-def _backfill_status(dev: Dev, backfill: str) -> str:
-    return str(dev.ask(_BACKFILL_STATUS, id=backfill)["partitionBackfillOrError"]["status"])
 
 
 def test_polling_starts_by_itself_and_thirty_days_are_one_run(tmp_path: Path) -> None:
@@ -132,16 +43,16 @@ def test_polling_starts_by_itself_and_thirty_days_are_one_run(tmp_path: Path) ->
     crm = GenericCrm.seeded(90, days=45, options=CrmOptions(api_key=MARKERS["EXTERNAL_CRM_API_KEY"]))
     days = [(datetime.now(UTC) - timedelta(days=1 + back)).strftime("%Y-%m-%d") for back in range(30)]
     of_those_days = sum(record["updated_at"][:10] in days for record in crm.records.values())
-    with _dev(tmp_path, crm, EXTERNAL_CRM_SYNC_MODE="polling", EXTERNAL_CRM_SYNC_INTERVAL="1") as dev:
-        backfill = _start_backfill(dev, ["external_contacts", "contacts"], days)
-        wait_until(lambda: _backfill_status(dev, backfill) not in _GOING, seconds=240, what="the backfill")
-        assert _backfill_status(dev, backfill) == "COMPLETED_SUCCESS"
+    with on_dagster(tmp_path, crm, EXTERNAL_CRM_SYNC_MODE="polling", EXTERNAL_CRM_SYNC_INTERVAL="1") as dev:
+        backfill = start_backfill(dev, ["external_contacts", "contacts"], days)
+        wait_until(lambda: backfill_status(dev, backfill) not in GOING, seconds=240, what="the backfill")
+        assert backfill_status(dev, backfill) == "COMPLETED_SUCCESS"
         wait_until(lambda: len(_polls(dev)) > 1, seconds=150, what="two polls")
         polls = _polls(dev)
-        runs = [run for run in _runs(dev) if run["tags"].get("dagster/backfill") == backfill]
+        made = [run for run in runs(dev) if run["tags"].get("dagster/backfill") == backfill]
         figures = {run.id: run.figures for run in DagsterUi(dev.url).runs()}
-    seen = {asset: numbers["seen"] for run in runs for asset, numbers in figures[run["runId"]].items()}
-    assert len(runs) == 2
+    seen = {asset: numbers["seen"] for run in made for asset, numbers in figures[run["runId"]].items()}
+    assert len(made) == 2
     assert seen["external_contacts"] == of_those_days
     assert set(seen) == {"external_contacts", "contacts"}
     assert {run["jobName"] for run in polls} == {"sync_job"}
@@ -159,7 +70,7 @@ def _launch(dev: Dev, job: str, **execution: Any) -> str:
     run_id = answer["launchRun"]["run"]["runId"]
 
     def ended() -> bool:
-        return next(run["status"] for run in _runs(dev) if run["runId"] == run_id) in {"SUCCESS", "FAILURE"}
+        return next(run["status"] for run in runs(dev) if run["runId"] == run_id) in {"SUCCESS", "FAILURE"}
 
     wait_until(ended, seconds=120, what="a run")
     return json.dumps(
@@ -222,7 +133,7 @@ def test_no_secret_can_be_read(tmp_path: Path, postgresql_databases: PostgresDat
     with postgresql_databases.fresh() as database:
         parsed = make_url(database).set(password=PASSWORD)
         away = parsed.set(database="no_such_database")
-        with _dev(
+        with on_dagster(
             tmp_path,
             crm,
             DATABASE_URL=parsed.render_as_string(hide_password=False),

@@ -14,7 +14,7 @@ from crm_pipeline.simulators.hubspot import create_app
 from crm_pipeline.simulators.hubspot_rules import VENDOR
 from crm_pipeline.simulators.serve import running
 from crm_pipeline.simulators.vendor import VendorCrm, VendorOptions
-from crm_pipeline.sync.budget import ASK_AGAIN, SharedBudget, interactive
+from crm_pipeline.sync.budget import ASK_AGAIN, SharedBudget, interactive, sharing
 
 
 class Time:
@@ -146,3 +146,39 @@ def test_two_processes_together_stay_within_an_accounts_limit(database_url: str,
         assert [worker.wait(60) for worker in workers] == [0, 0]
     assert crm.calls["batch_read"] == 120
     assert 20 < crm.burst.peak <= 30
+
+
+def test_a_backfill_keeps_to_its_part_of_the_day(engine: Engine) -> None:
+    """Half of our share is all it gets, whatever else was called; polls go on, and tomorrow it does."""
+    time = Time()
+    budget = budget_of(engine, time, daily_calls=100, reserve=0, daily_share=0.8)
+    for _ in range(10):
+        budget.acquire()
+    with sharing(budget, 0.5):
+        for _ in range(40):
+            budget.acquire()
+        with pytest.raises(BudgetSpentError, match=r"budget\.backfill_share"):
+            budget.acquire()
+    for _ in range(30):
+        budget.acquire()
+    with pytest.raises(BudgetSpentError, match=r"budget\.daily_share"):
+        budget.acquire()
+    time.now += 24 * 3600
+    with sharing(budget, 0.5):
+        budget.acquire()
+
+
+def test_a_backfill_leaves_room_in_each_window(engine: Engine) -> None:
+    """Half of the calls of any ten seconds, so that what comes beside it need not wait."""
+    time, made = Time(), list[float]()
+    budget = budget_of(engine, time, calls=20, window_seconds=10, reserve=0)
+    with sharing(budget, 0.5):
+        for _ in range(40):
+            budget.acquire()
+            made.append(time.now)
+            time.now += 0.05
+    assert most_in(made, 10.0) == 10
+    slept = len(time.slept)
+    for _ in range(5):
+        budget.acquire()
+    assert len(time.slept) == slept

@@ -57,6 +57,7 @@ def test_defaults_are_those_of_the_documentation(tmp_path: Path) -> None:
         "external_crm_service": None,
         "trusted_proxies": (),
         "allowed_ips": (),
+        "external_crm_backfill_days": None,
         "log_format": LogFormat.JSON,
         "alert_slack_url": None,
         "alert_url": None,
