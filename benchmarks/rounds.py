@@ -21,7 +21,7 @@ from crm_pipeline.cli.output import console, table
 HERE = Path(__file__).parent
 PEERS = Path("var/bench/peers/bin/python").absolute()
 """Has dlt and drt, apart from what the project is made of; ``make bench`` puts it there."""
-_PATIENCE = 120.0
+_PATIENCE = 600.0
 
 
 @contextmanager
