@@ -34,7 +34,9 @@ from crm_pipeline.connectors.vendor import (
     body_of,
     chunks,
     field_paths,
+    fields_in,
     list_in,
+    options_in,
     origin_of,
     refusal_of,
     server_time,
@@ -120,7 +122,7 @@ class HubSpotConnector:
     def schema(self) -> list[CrmField] | None:
         """The properties of contacts. See ``Connector.schema``."""
         answer = self._session.send("GET", _properties_url(self._url))
-        return [_field(each) for each in list_in(body_of(answer, self._connection), "results")]
+        return [_field(each) for each in fields_in(body_of(answer, self._connection), "results")]
 
     def refuses_writes(self) -> str | None:
         """Ask to change a contact that cannot exist. See ``Connector.refuses_writes``."""
@@ -221,16 +223,24 @@ def _field(told: dict[str, Any]) -> CrmField:
         _KINDS.get(str(told.get("type")), ""),
         not fixed,
         told.get("hasUniqueValue") is True,
-        tuple(str(option.get("value")) for option in told.get("options") or ()),
+        tuple(str(option.get("value")) for option in options_in(told, "options")),
     )
 
 
 def _after(found: Mapping[str, Any]) -> str | None:
-    """Where the next page starts: the last page has no ``paging``."""
+    """Where the next page starts: the last page has no ``paging``.
+
+    Raises:
+        CrmAnswerError: there is one, and it cannot be read: the list must not look like its whole.
+    """
     paging = found.get("paging")
-    following = paging.get("next") if isinstance(paging, dict) else None
+    following = paging.get("next") if isinstance(paging, dict) else paging
+    if following is None:
+        return None
     after = following.get("after") if isinstance(following, dict) else None
-    return str(after) if after else None
+    if not isinstance(after, str | int) or isinstance(after, bool) or after == "":
+        raise CrmAnswerError("the CRM says there is more, and gives no way to it")
+    return str(after)
 
 
 def _archived_in(record: Record, window: Window) -> bool:

@@ -242,7 +242,7 @@ def _ends(told: Mapping[str, Any], now: datetime) -> datetime | None:
         life = timedelta(seconds=float(seconds)) if seconds is not None else None
     except (TypeError, ValueError, OverflowError):
         return None
-    if life is None:
+    if life is None or life <= timedelta(0):  # no life at all would mean a new token for every call
         return None
     life = min(life, _LONGEST_LIFE)
     return now + life - min(EARLY, life * EARLY_SHARE)

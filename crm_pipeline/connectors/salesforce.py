@@ -37,7 +37,9 @@ from crm_pipeline.connectors.vendor import (
     body_of,
     chunks,
     field_paths,
+    fields_in,
     list_in,
+    options_in,
     origin_of,
     server_time,
 )
@@ -126,7 +128,7 @@ class SalesforceConnector:
 
     def schema(self) -> list[CrmField] | None:
         """The fields of Contact that our user sees. See ``Connector.schema``."""
-        return [_field(each) for each in list_in(self._described, "fields")]
+        return [_field(each) for each in fields_in(self._described, "fields")]
 
     def refuses_writes(self) -> str | None:
         """The object's description says so. See ``Connector.refuses_writes``."""
@@ -157,7 +159,7 @@ class SalesforceConnector:
         """Records that others were merged into, as far as they are not there already."""
         masters = [record.payload.get("MasterRecordId") for record in records if record.deleted]
         there = {record.external_id for record in records}
-        ids = [each for each in dict.fromkeys(masters) if isinstance(each, str) and soql.is_id(each)]
+        ids = dict.fromkeys(each for each in masters if isinstance(each, str) and soql.is_id(each))
         missing = [each for each in ids if each not in there]
         found = [record for some in chunks(missing, _IDS_IN_A_QUERY) for record in self._by_ids(some)]
         return [record for record in found if not record.deleted]
@@ -200,7 +202,7 @@ _KINDS = {
 
 
 def _field(told: dict[str, Any]) -> CrmField:
-    options = [option for option in told.get("picklistValues") or () if option.get("active", True)]
+    options = [option for option in options_in(told, "picklistValues") if option.get("active", True)]
     return CrmField(
         str(told.get("name")),
         _KINDS.get(str(told.get("type")), "text"),
@@ -212,7 +214,7 @@ def _field(told: dict[str, Any]) -> CrmField:
 
 def _following(found: Mapping[str, Any]) -> Resume | None:
     path = found.get("nextRecordsUrl")
-    if found.get("done") is not False and not path:
+    if found.get("done") is True and not path:
         return None
     if not isinstance(path, str) or not _NEXT.fullmatch(path):
         raise CrmAnswerError("the CRM says there is more, and gives no way to it")

@@ -9,8 +9,7 @@ from itertools import islice
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import orjson
-
+from crm_pipeline import jsonio
 from crm_pipeline.connection import Connection, FieldRule
 from crm_pipeline.connectors.base import CrmAnswerError, CrmUnavailableError, Record, Resume
 from crm_pipeline.connectors.documents import document
@@ -54,7 +53,9 @@ class Ending:
         self._pages.add(page)
         if place is None:
             return
-        told = hash(orjson.dumps(place, option=orjson.OPT_SORT_KEYS))
+        if not all(jsonio.storable(each) for each in place.values() if isinstance(each, str)):
+            raise CrmAnswerError("the place of the next page is no text that can be kept")
+        told = hash(jsonio.dumps(place))
         if told in self._places:
             raise CrmAnswerError("the CRM leads back to a page already read: the listing would never end")
         self._places.add(told)
@@ -82,6 +83,17 @@ def list_in(found: dict[str, Any], key: str) -> list[Any]:
     if not isinstance(items, list):
         raise CrmAnswerError(f"the answer holds no list of {key}")
     return items
+
+
+def fields_in(found: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """The descriptions of fields that an answer holds; what is no description is passed over."""
+    return [item for item in list_in(found, key) if isinstance(item, dict)]
+
+
+def options_in(told: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """What a field's description offers to choose from."""
+    options = told.get(key)
+    return [each for each in options if isinstance(each, dict)] if isinstance(options, list) else []
 
 
 def server_time(answer: Answer) -> datetime | None:

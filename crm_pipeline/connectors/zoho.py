@@ -15,6 +15,7 @@ from crm_pipeline import instants
 from crm_pipeline.connection import Connection
 from crm_pipeline.connectors.base import (
     ConnectorSetupError,
+    CrmAnswerError,
     CrmField,
     Page,
     Record,
@@ -33,7 +34,9 @@ from crm_pipeline.connectors.vendor import (
     body_of,
     chunks,
     field_paths,
+    fields_in,
     list_in,
+    options_in,
     origin_of,
     refusal_of,
     server_time,
@@ -129,7 +132,7 @@ class ZohoConnector:
     def schema(self) -> list[CrmField] | None:
         """The module's fields. See ``Connector.schema``."""
         answer = self._session.send("GET", self._beside("settings/fields"), params={"module": "Contacts"})
-        return [_field(each) for each in list_in(self._body(answer), "fields")]
+        return [_field(each) for each in fields_in(self._body(answer), "fields")]
 
     def refuses_writes(self) -> str | None:
         """Ask to change a contact that cannot exist. See ``Connector.refuses_writes``."""
@@ -167,7 +170,7 @@ class ZohoConnector:
     def _body(self, answer: Answer) -> dict[str, Any]:
         """What an answer holds: nothing at all means that there are no records."""
         if answer.status in {_NO_CONTENT, _NOT_MODIFIED}:
-            return {"data": [], "info": {}}
+            return {"data": [], "info": {"more_records": False}}
         return body_of(answer, self._connection)
 
     def _records(self, found: dict[str, Any], window: Window, place: Resume) -> list[Record]:
@@ -186,7 +189,9 @@ class ZohoConnector:
     ) -> Resume | None:
         told = found.get("info")
         info: Mapping[str, Any] = told if isinstance(told, dict) else {}
-        more = info.get("more_records") is True
+        more = info.get("more_records")
+        if not isinstance(more, bool):
+            raise CrmAnswerError("the CRM does not say whether there is more")
         if place["by"] == "deleted":
             return {"by": "deleted", "page": int(place.get("page", 1)) + 1} if more else None
         if not more:
@@ -242,7 +247,7 @@ def _field(told: dict[str, Any]) -> CrmField:
         _KINDS.get(str(told.get("data_type")), "text"),
         told.get("read_only") is not True,
         bool(told.get("unique")),
-        tuple(str(option.get("actual_value")) for option in told.get("pick_list_values") or ()),
+        tuple(str(option.get("actual_value")) for option in options_in(told, "pick_list_values")),
     )
 
 

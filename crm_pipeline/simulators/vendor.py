@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 import orjson
 
@@ -174,7 +174,7 @@ class VendorCrm:
         options: VendorOptions | None = None,
         faults: Faults | None = None,
         clock: Callable[[], datetime] = utc_now,
-    ) -> VendorCrm:
+    ) -> Self:
         """Hold invented contacts, last changed within the ``days`` before the clock's present."""
         made = generate_contacts(contacts, seed=seed, now=clock(), days=days)
         return cls(vendor, made, options=options, faults=faults, clock=clock)

@@ -120,3 +120,43 @@ def test_a_token_that_cannot_be_renewed_stops_writes_in_order(serve: Serve, conn
     made = connector(server.url, auth=oauth(server))
     assert statuses(made.write([create("a"), create("b"), create("c")])) == [WRITTEN, FAILED, FAILED]
     assert [each.path for each in server.seen] == ["/token", "/", "/", "/token"]
+
+
+ODD_TOKENS: list[Any] = [
+    None,
+    [],
+    "x",
+    {},
+    {"access_token": None},
+    {"access_token": ["x"]},
+    {"access_token": ""},
+    {"access_token": "two\nlines"},
+    {"access_token": "é"},
+    {"access_token": "t", "instance_url": "http://elsewhere.example"},
+    {"access_token": "t", "api_domain": "https://user:pw@elsewhere.example"},
+    {"access_token": "t", "instance_url": "file:///etc/passwd"},
+    {"error": "invalid_grant", "error_description": "refresh s3cret is not valid"},
+]
+
+
+@pytest.mark.parametrize("told", ODD_TOKENS)
+def test_an_odd_token_is_refused_without_a_secret(told: Any, serve: Serve, connector: Connect) -> None:
+    """Nothing is sent to the CRM, and nothing is quoted."""
+    server = serve(lambda _seen: reply(200, told))
+    made = connector(server.url, auth=oauth(server), limits={"retries": 0})
+    with pytest.raises(ConnectorError) as refused:
+        list(made.pages(Window()))
+    assert "s3cret" not in str(refused.value)
+    assert [seen.path for seen in server.seen] == ["/token"]
+
+
+@pytest.mark.parametrize("life", [0, -1, "soon", None, "inf", "nan", True, "3600", [], 10**30])
+def test_an_odd_life_is_no_reason_for_a_new_token_each_time(
+    life: Any, serve: Serve, connector: Connect
+) -> None:
+    """What says nothing sensible lasts until the CRM refuses it."""
+    server = serve(lambda seen: token(expires_in=life) if seen.path == "/token" else EMPTY)
+    made = connector(server.url, auth=oauth(server))
+    for _ in range(3):
+        list(made.pages(Window()))
+    assert [seen.path for seen in server.seen] == ["/token", "/", "/", "/"]

@@ -39,7 +39,10 @@ BAD = 3
 class Org(VendorCrm):
     """A Salesforce org that counts the writes to each of its records."""
 
-    edits: Counter[str]
+    def __init__(self, *given: Any, **options: Any) -> None:
+        """Nothing has been written yet."""
+        self.edits: Counter[str] = Counter()
+        super().__init__(*given, **options)
 
     def edit(self, record_id: str, /, **fields: Any) -> dict[str, Any]:
         """Count, and change."""
@@ -128,8 +131,6 @@ def scene(engine: Engine, **options: Any) -> Iterator[Scene]:
     simulation = SIMULATIONS["salesforce"]
     made = VendorOptions(**{"burst": WIDE, "job_seconds": 0.0, **options})
     org = Org.seeded(simulation.vendor, COUNT, options=made)
-    assert isinstance(org, Org)
-    org.edits = Counter()
     with running(simulation.app(org)) as url:
         made_scene = Scene(engine, org, url)
         made_scene.run(push=False)
