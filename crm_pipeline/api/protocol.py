@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,9 @@ class Bounds:
     linger_seconds: float = 2.0
     """After a refusal, to let the other end finish sending, so that it comes to read the answer."""
     connections: int = 1000
+    """Of all callers."""
+    share: float = 0.75
+    """Of these, for one address: a proxy needs many, and none may shut the others out."""
     drain_seconds: int = 8
     """For requests under way, when the server is told to end."""
 
@@ -43,6 +47,8 @@ class GuardedProtocol(HttpToolsProtocol):
     """uvicorn's protocol with an end to everything; refusals are problem documents like all others."""
 
     bounds = Bounds()
+    held: Counter[str] = Counter()  # noqa: RUF012 - each server has one of its own
+    """Connections by address."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """As uvicorn's."""
@@ -53,13 +59,17 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._refusal = Problem(400, "The request is not HTTP.")
         self._draining = False
+        self._address = ""
         self._broken = False  # nothing that still comes can be understood
         self._unread = 0  # bytes of a body that came after the answer
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock."""
         super().connection_made(_Lingering(transport, self))  # type: ignore[arg-type] # a transport in all that is used
-        if len(self.connections) > self.bounds.connections:
+        self._address = (transport.get_extra_info("peername") or ("",))[0]
+        self.held[self._address] += 1
+        most = self.bounds.connections
+        if len(self.connections) > most or self.held[self._address] > most * self.bounds.share:
             self._refuse(Problem(503, "Too many connections.", headers={"Retry-After": "1"}))
         else:
             self._set_deadline(self.bounds.head_seconds)
@@ -67,6 +77,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clock."""
         self._clear_deadline()
+        self.held[self._address] -= 1
+        if not self.held[self._address]:
+            del self.held[self._address]
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -278,7 +291,7 @@ class Server(uvicorn.Server):
 def server(app: ASGIApp, on_ready: Callable[[], None], *, bounds: Bounds | None = None) -> Server:
     """A server for the application; run it with the sockets to listen on."""
     bounds = bounds or Bounds()
-    protocol = type("Protocol", (GuardedProtocol,), {"bounds": bounds})
+    protocol = type("Protocol", (GuardedProtocol,), {"bounds": bounds, "held": Counter()})
     config = uvicorn.Config(
         app,
         http=protocol,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +10,18 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.exc import DisconnectionError
 
 _BUSY_TIMEOUT_MS = 30_000
+_PATIENCE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""For PostgreSQL, in seconds and milliseconds: a server that went without a word is given up after half
+a minute, where the system would wait for hours. A URL may say otherwise."""
 
 
 def open_database(url: str) -> Engine:
@@ -29,7 +40,9 @@ def open_database(url: str) -> Engine:
     if parsed.get_backend_name() == "postgresql":
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
-        engine = sa.create_engine(parsed, pool_pre_ping=True, connect_args={"options": "-c timezone=UTC"})
+        patience = {name: value for name, value in _PATIENCE.items() if name not in parsed.query}
+        connect_args = {"options": "-c timezone=UTC", **patience}
+        engine = sa.create_engine(parsed, pool_pre_ping=True, connect_args=connect_args)
         sa.event.listen(engine, "connect", _configure_postgresql)
         return engine
     msg = "the database must be SQLite or PostgreSQL"
@@ -37,12 +50,40 @@ def open_database(url: str) -> Engine:
 
 
 def _sqlite(url: sa.URL) -> Engine:
-    if url.database and url.database != ":memory:":
-        Path(url.database).parent.mkdir(exist_ok=True)
     engine = sa.create_engine(url)
     sa.event.listen(engine, "connect", _configure_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)
+    if url.database and url.database != ":memory:":
+        path = Path(url.database)
+        path.parent.mkdir(exist_ok=True)
+        _watch(engine, path)
     return engine
+
+
+def _watch(engine: Engine, path: Path) -> None:
+    """Notice that the file was removed or replaced: what is committed to an open, removed file is lost."""
+    opened = False
+
+    def open_again(*_arguments: Any) -> None:
+        if opened and not path.exists():  # SQLite would make an empty one
+            msg = "the database's file is gone"
+            raise sqlite3.OperationalError(msg)
+
+    def remember(_connection: Any, record: Any) -> None:
+        nonlocal opened
+        opened, record.info[_watch] = True, path.stat().st_ino
+
+    def compare(_connection: Any, record: Any, _proxy: Any) -> None:
+        try:
+            same = path.stat().st_ino == record.info[_watch]
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise DisconnectionError
+
+    sa.event.listen(engine, "do_connect", open_again)
+    sa.event.listen(engine, "connect", remember)
+    sa.event.listen(engine, "checkout", compare)
 
 
 def _configure_postgresql(connection: Any, _record: Any) -> None:

@@ -118,9 +118,25 @@ def test_many_half_open_connections_do_not_stop_the_others(serve: Serve) -> None
             connection.close()
 
 
+def test_one_address_leaves_room_for_others(serve: Serve) -> None:
+    """It holds its share half open, and is told so; another address is let in at once."""
+    api = serve(bounds=replace(QUICK, head_seconds=30, connections=8, share=0.5))
+    held = [api.connect() for _ in range(4)]
+    try:
+        for connection in held:
+            connection.sendall(b"GET")
+        assert api.raw(b"").status == 503
+        with socket.create_connection(("127.0.0.1", api.port), 5, ("127.0.0.2", 0)) as other:
+            other.sendall(head("GET", "/healthz"))
+            assert read_reply(other).status == 200
+    finally:
+        for connection in held:
+            connection.close()
+
+
 def test_connections_are_bounded(serve: Serve) -> None:
     """Past the bound, a new connection hears so and is closed; places are given back."""
-    api = serve(bounds=replace(QUICK, head_seconds=30, connections=3))
+    api = serve(bounds=replace(QUICK, head_seconds=30, connections=3, share=1.0))
     held = [api.connect() for _ in range(3)]
     for connection in held:
         connection.sendall(b"GET")

@@ -280,9 +280,10 @@ def _fetching(where: Site) -> None:
             requests.post(url, headers={"X-API-Key": KEY}, timeout=HEAL_SECONDS)
 
     def holder() -> list[tuple[Any, ...]]:
+        """Who fetches, when its run has come to a step."""
         return where.other.sql(
-            "SELECT holder FROM leases WHERE name LIKE 'run/%' AND holder LIKE '%/' || substr(name, 5)"
-            " AND EXISTS (SELECT 1 FROM leases f WHERE f.name = 'fetch/default' AND f.holder = leases.holder)"
+            "SELECT f.holder FROM leases f JOIN leases r ON r.holder = f.holder AND r.name <> f.name"
+            " WHERE f.name = 'fetch/default'"
         )
 
     threading.Thread(target=fetch, daemon=True).start()
