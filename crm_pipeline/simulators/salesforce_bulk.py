@@ -152,7 +152,11 @@ class Jobs:
         if kind == "successfulresults":
             first = ["sf__Id", "sf__Created"]
             told = [
-                {"sf__Id": end["id"], "sf__Created": str(bool(end.get("created"))).lower(), **row}
+                {
+                    "sf__Id": end["id"],
+                    "sf__Created": str(end.get("created", job.operation == "insert")).lower(),
+                    **row,
+                }
                 for row, end in job.written
             ]
         elif kind == "failedresults":

@@ -141,3 +141,52 @@ def test_zohos_token_errors_come_as_success(wrong: str, error: str) -> None:
     with serving("zoho") as call:
         told = call("POST", "/oauth/v2/token", data={**form, "grant_type": "refresh_token", wrong: "x"})
     assert (told.status_code, told.json()) == (200, {"error": error})
+
+
+JOBS = f"{SF}/jobs/ingest"
+
+
+def test_a_job_of_salesforce_takes_its_time_and_its_rules() -> None:
+    """States on a clock; rows once; the line ends it was opened for; results of each kind apart."""
+    asked = {"object": "Contact", "operation": "insert", "lineEnding": "CRLF"}
+    csv = {"Content-Type": "text/csv"}
+    with serving("salesforce", job_seconds=0.3) as call:
+        job = call("POST", JOBS, json=asked).json()
+        assert (job["state"], job["contentUrl"]) == ("Open", f"{JOBS[1:]}/{job['id']}/batches")
+        place = f"{JOBS}/{job['id']}"
+        early = call("PATCH", place, json={"state": "UploadComplete"})
+        assert (early.status_code, early.json()[0]["errorCode"]) == (400, "INVALIDJOBSTATE")
+        rows = b"LastName,Capacity__c\r\nUji,5\r\nDua,many\r\n"
+        assert call("PUT", f"{place}/batches", data=rows, headers=csv).status_code == 201
+        assert call("PATCH", place, json={"state": "UploadComplete"}).json()["state"] == "UploadComplete"
+        assert call("GET", place).json()["state"] == "InProgress"
+        while call("GET", place).json()["state"] == "InProgress":
+            pass
+        told = call("GET", place).json()
+        assert (told["state"], told["numberRecordsProcessed"], told["numberRecordsFailed"]) == (
+            "JobComplete",
+            2,
+            1,
+        )
+        assert call("GET", f"{place}/successfulResults/").text.splitlines()[1].endswith('"true","Uji","5"')
+        assert "JSON_PARSER_ERROR:" in call("GET", f"{place}/failedResults").text
+        assert call("GET", f"{place}/unprocessedrecords/").text.splitlines() == ['"LastName","Capacity__c"']
+        assert call("DELETE", place).status_code == 204
+        assert call("GET", place).status_code == 404
+        assert call("POST", JOBS, json={**asked, "object": "Account"}).json()[0]["errorCode"] == "INVALIDJOB"
+        assert call("POST", JOBS, json={**asked, "operation": "upsert"}).status_code == 400
+        assert call("PUT", f"{place}/batches", data=rows, headers=csv).status_code == 404
+
+
+def test_a_job_fails_as_a_whole_for_what_is_wrong_in_all_rows() -> None:
+    """Unknown fields, and line ends that are not what was said: no row is written."""
+    with serving("salesforce", job_seconds=0) as call:
+        for rows, word in ((b"LastName\nUji\n", "LineEnding"), (b"Nope__c\r\nx\r\n", "Nope__c")):
+            asked = {"object": "Contact", "operation": "insert", "lineEnding": "CRLF"}
+            place = f"{JOBS}/{call('POST', JOBS, json=asked).json()['id']}"
+            call("PUT", f"{place}/batches", data=rows, headers={"Content-Type": "text/csv"})
+            call("PATCH", place, json={"state": "UploadComplete"})
+            told = call("GET", place).json()
+            assert told["state"] == "Failed"
+            assert word in told["errorMessage"]
+        assert call("GET", f"{SF}/query", params={"q": "SELECT Id FROM Contact"}).json()["totalSize"] == 0
