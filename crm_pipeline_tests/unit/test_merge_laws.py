@@ -40,7 +40,10 @@ BOTH_WAYS = tuple(rules for rules in EVERY_RULES if rules.direction is Direction
 NOTHING_SETTLED = frozenset({Verdict.SAYS_NOTHING, Verdict.HELD, Verdict.NOT_TAKEN})
 ASSUMED: tuple[tuple[bool, Known, bool], ...] = (
     (False, ABSENT, False),
-    *((True, replaced, untouched) for replaced in DOMAIN for untouched in (False, True)),
+    (True, ABSENT, False),
+    (True, "Budi", False),
+    (True, "Budi", True),
+    (True, None, True),
 )
 """Whether the external shadow is assumed, what our write was to replace, and whether nobody came after it."""
 OWN_WRITE = frozenset({Verdict.WRITE_CONFIRMED, Verdict.REWRITTEN})
