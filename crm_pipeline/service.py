@@ -299,7 +299,9 @@ class ExternalCrmService(StatusReader):
             return [*found, Finding("CRM", Grade.BAD, "no URL is set", "set EXTERNAL_CRM_API_URL")]
         writes = self.settings.external_crm_push is not PushMode.OFF
         looked = look_at_crm(self.connection, self.mapping, self._connected, self._budget, writes=writes)
-        return [*found, *looked, *look_at_channel(self.engine, self.connection, instants.now())]
+        token = bool(self.settings.external_crm_webhook_secret)
+        channel = look_at_channel(self.engine, self.connection, instants.now(), has_token=token)
+        return [*found, *looked, *channel]
 
     def preview(self, record: Any) -> Preview:
         """What the mapping makes of one record, and why."""

@@ -238,9 +238,15 @@ def _records(mapping: FieldMapping, records: Sequence[Record]) -> Finding:
     return Finding("records", grade, text, "crm-pipeline mapping preview says why")
 
 
-def look_at_channel(engine: Engine, connection: Connection, now: datetime) -> Iterator[Finding]:
+def look_at_channel(
+    engine: Engine, connection: Connection, now: datetime, *, has_token: bool
+) -> Iterator[Finding]:
     """Until when the CRM tells of changes, where it has to be asked for that."""
     if connection.webhook.public_url is None:
+        return
+    if not has_token:
+        text = "webhook.public_url is set, and no secret to be the channel's token"
+        yield Finding("channel", Grade.BAD, text, "set EXTERNAL_CRM_WEBHOOK_SECRET")
         return
     with reading(engine) as tx:
         kept = channels.load(tx, connection.name)

@@ -115,9 +115,11 @@ def test_zohos_channel_is_told(cli: Cli) -> None:
             "EXTERNAL_CRM_CONFIG=connection.yaml",
             f"EXTERNAL_CRM_API_URL={url}",
             f"EXTERNAL_CRM_API_KEY={crm.options.api_key}",
-            "EXTERNAL_CRM_WEBHOOK_SECRET=a-long-secret",
         )
         Path(".env").write_text("\n".join(lines))
+        assert findings(cli, 1)["channel"][0] == "bad"
+        with Path(".env").open("a") as env:
+            env.write("\nEXTERNAL_CRM_WEBHOOK_SECRET=a-long-secret\n")
         assert findings(cli, 0)["channel"][0] == "doubtful"
         assert cli("--json", "status").json["channelEnds"] is None
         with ExternalCrmService() as service:
