@@ -133,12 +133,6 @@ def check_filter_form(text: str) -> str:
     return text if text in {"epoch", "epoch_ms"} else check_pattern(text)
 
 
-def is_field_of(vendor: str, path: str) -> bool:
-    """Tell whether a path can name a field of a vendor's records, which are asked for by name."""
-    form = _FIELDS.get(vendor)
-    return form is None or form.fullmatch(path) is not None
-
-
 def check_fixed(text: str) -> str:
     """Return a URL's path that has no place for anything, or raise ``ValueError``."""
     if _PLACE.search(text):
@@ -153,12 +147,6 @@ def check_with_id(text: str) -> str:
     return text
 
 
-_WORD = "[A-Za-z][A-Za-z0-9_]{0,99}"
-_FIELDS = {
-    "hubspot": re.compile(r"(?:properties\.)?[A-Za-z0-9_]{1,100}"),
-    "salesforce": re.compile(rf"{_WORD}(?:\.{_WORD}){{0,5}}"),
-    "zoho": re.compile(rf"{_WORD}(?:\.{_WORD})*"),
-}
 _SELECTED = re.compile(r"(?<=[^.\[\]])\[[^\[\]=]+=[^\[\]]+\](?=\.|$)")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _DIRECTIVE = "%-?[aAbBcdDeFfGgHIjklmMpRSTuUVwWxXyYzZ%]"

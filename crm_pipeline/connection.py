@@ -24,9 +24,9 @@ from crm_pipeline.checked import (
     TimeForm,
     UrlPathWithId,
     ZoneName,
-    is_field_of,
 )
 from crm_pipeline.contact import BUILT_IN, RESERVED, FieldType
+from crm_pipeline.vendor_rules import check_vendor
 
 Path = DottedPath
 """A dotted path into a JSON document: ``data.items``, ``phones.0.value``, ``name``. A field's path
@@ -551,17 +551,8 @@ class Connection(_Section):
         return self
 
     @model_validator(mode="after")
-    def _jobs_are_salesforces(self) -> Connection:
-        if self.writing.bulk_from is not None and self.type is not ConnectorType.SALESFORCE:
-            msg = "writing.bulk_from: goes with 'type: salesforce', which has such jobs"
-            raise ValueError(msg)
-        return self
-
-    @model_validator(mode="after")
-    def _channels_are_zohos(self) -> Connection:
-        if self.webhook.public_url is not None and self.type is not ConnectorType.ZOHO:
-            msg = "webhook.public_url: goes with 'type: zoho', whose channels the pipeline keeps"
-            raise ValueError(msg)
+    def _suits_its_vendor(self) -> Connection:
+        check_vendor(self)
         return self
 
     @model_validator(mode="after")
@@ -609,19 +600,6 @@ class Connection(_Section):
             if rule.type is FieldType.CHOICE and not rule.choices:
                 msg = f"fields.{name}: a choice needs 'choices'"
                 raise ValueError(msg)
-        return self
-
-    @model_validator(mode="after")
-    def _vendors_know_the_names(self) -> Connection:
-        for name, rule in self.fields.items():
-            for path in (*(rule.names or ()), *(rule.parts or ()), *([rule.write] if rule.write else [])):
-                if not is_field_of(self.type.value, path):
-                    msg = f"fields.{name}: '{path}' is not the name of a field in {self.type.value}"
-                    raise ValueError(msg)
-        unique = self.writing.upsert_by
-        if unique is not None and not is_field_of(self.type.value, unique):
-            msg = f"writing.upsert_by: '{unique}' is not the name of a field in {self.type.value}"
-            raise ValueError(msg)
         return self
 
     @model_validator(mode="after")
