@@ -216,3 +216,16 @@ def test_a_crm_that_rewrites_what_it_is_sent_in_its_own_way_is_not_written_to_fo
     decision = merge_field(after_write, rules)
     assert (decision.verdict, decision.internal) == (Verdict.REWRITTEN, "Budi")
     assert not pushes(decision, rules)
+
+
+def test_without_knowing_what_was_replaced_nothing_is_suspected() -> None:
+    """A value the CRM shows after our write is an edit, unless it is the very one that stood there before."""
+    emptied = FieldState(None, "Sari", "Sari", "Sari", assumed=True)
+    assert merge_field(emptied, FieldRules()).verdict is Verdict.EXTERNAL_CHANGE
+    assert merge_field(replace(emptied, replaced=None), FieldRules()).verdict is Verdict.TAKEN_BACK
+    assert merge_field(replace(emptied, replaced="Budi"), FieldRules()).verdict is Verdict.EXTERNAL_CHANGE
+    untouched = replace(emptied, replaced=None, untouched=True)
+    assert merge_field(untouched, FieldRules()).verdict is Verdict.NOT_TAKEN
+    assert merge_field(replace(untouched, assumed=False), FieldRules()).verdict is Verdict.EXTERNAL_CHANGE
+    one_way = FieldRules(direction=Direction.IN)
+    assert merge_field(untouched, one_way).verdict is Verdict.EXTERNAL_CHANGE
