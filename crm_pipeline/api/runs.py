@@ -18,7 +18,7 @@ from crm_pipeline.api.threads import in_thread
 from crm_pipeline.service import ExternalCrmService
 from crm_pipeline.store import leases, ledger
 from crm_pipeline.store.engine import reading, writing
-from crm_pipeline.store.keeping import kept
+from crm_pipeline.store.keeping import give_back, kept
 from crm_pipeline.sync.reports import CONTACT_IDS_KEPT
 
 if TYPE_CHECKING:
@@ -142,8 +142,7 @@ class Fetcher:
             with kept(engine, name, holder, instants.now):
                 yield other
         finally:
-            with writing(engine) as tx:
-                leases.release(tx, name, holder)
+            give_back(engine, name, holder)
 
     @property
     def _lease(self) -> str:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from crm_pipeline.store import leases
 from crm_pipeline.store.engine import writing
@@ -37,3 +37,13 @@ def kept(engine: Engine, name: str, holder: str, clock: Callable[[], datetime]) 
     finally:
         stop.set()
         keeper.join()
+
+
+def give_back(engine: Engine, name: str, holder: str) -> None:
+    """Give a lease back; while the database is away, to this process at least: it need not outwait itself."""
+    try:
+        with writing(engine) as tx:
+            leases.release(tx, name, holder)
+    except DBAPIError:
+        leases.give_up(holder)
+        raise

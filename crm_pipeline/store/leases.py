@@ -30,6 +30,15 @@ def token_of(tx: Connection, name: str) -> str | None:
     return holder.rsplit("/", 1)[1] if holder is not None else None
 
 
+_given_up: set[str] = set()
+"""Holders of this process that hold nothing any more, which the database could not be told."""
+
+
+def give_up(holder: str) -> None:
+    """Let others of this process take over at once, where a lease cannot be given back."""
+    _given_up.add(holder)
+
+
 def take(tx: Connection, name: str, holder: str, now: datetime) -> bool:
     """Take a lease that is free, has run out, or whose holder is a dead process of this host."""
     row = tx.execute(
@@ -95,7 +104,9 @@ def forget(tx: Connection, names: Collection[str]) -> None:
 
 
 def _may_live(holder: str) -> bool:
-    """False only for a process of this very host and process namespace that is gone."""
+    """False only for a process of this very host and process namespace that is gone, or gave up."""
+    if holder in _given_up:
+        return False
     if not _is_here(holder):
         return True
     try:

@@ -17,7 +17,7 @@ from crm_pipeline.connection import Connection
 from crm_pipeline.connectors.base import Connector
 from crm_pipeline.store import leases
 from crm_pipeline.store.engine import reading, writing
-from crm_pipeline.store.keeping import kept
+from crm_pipeline.store.keeping import give_back, kept
 from crm_pipeline.sync.errors import BusyError, LeaseLostError
 from crm_pipeline.sync.mapping import FieldMapping, Translator
 
@@ -99,8 +99,7 @@ def lease_held(context: Context, wait_seconds: float = 0.0) -> Iterator[None]:
         with kept(context.engine, context.name, context.holder, context.clock):
             yield
     finally:
-        with writing(context.engine) as tx:
-            leases.release(tx, context.name, context.holder)
+        give_back(context.engine, context.name, context.holder)
 
 
 _RETRY_SECONDS = 0.2

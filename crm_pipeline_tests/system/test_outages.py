@@ -13,10 +13,16 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
-from sqlalchemy.engine import make_url
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.exc import OperationalError
 
+from crm_pipeline import instants
 from crm_pipeline.cli.processes import wait_until
 from crm_pipeline.simulators.faults import Faults
+from crm_pipeline.store import leases
+from crm_pipeline.store.engine import writing
+from crm_pipeline.store.keeping import give_back
 from crm_pipeline_tests.api.served import KEY, SECRET, SETTINGS, WEBHOOK, Served, serving
 from crm_pipeline_tests.api.test_serve import served
 from crm_pipeline_tests.databases import Databases, PostgresDatabases, SqliteDatabases
@@ -154,6 +160,24 @@ def test_a_worker_that_stands_still_writes_nothing_later(stage: Stage) -> None:
 
 def _stands_still(pid: int) -> bool:
     return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+
+
+def test_a_process_does_not_outwait_itself(engine: Engine) -> None:
+    """The database goes away while a lease is held, and comes back: the same process goes on at once."""
+    name, first, second = "default", leases.new_holder(), leases.new_holder()
+    with writing(engine) as tx:
+        assert leases.take(tx, name, first, instants.now())
+        assert not leases.take(tx, name, second, instants.now())
+
+    def away(_connection: object) -> None:
+        raise OperationalError("DELETE", {}, Exception("the server closed the connection"))
+
+    sa.event.listen(engine, "begin", away, insert=True)
+    with pytest.raises(OperationalError):
+        give_back(engine, name, first)
+    sa.event.remove(engine, "begin", away)
+    with writing(engine) as tx:
+        assert leases.take(tx, name, second, instants.now())
 
 
 def test_after_days_without_the_crm_one_run_catches_up(stage: Stage) -> None:

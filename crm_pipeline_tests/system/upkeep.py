@@ -293,8 +293,9 @@ def _fetching(where: Site) -> None:
 
 def _disconnecting(where: Site) -> None:
     """End every session of the database, as an administrator would."""
-    for name in ("crm", "dagster"):
-        where.other.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = ?", name)
+    sessions = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = ?"
+    for name in ("dagster", "crm"):
+        where.other.sql(f"{sessions} AND pid <> pg_backend_pid()", name)
 
 
 def _crashing(where: Site) -> None:
