@@ -29,6 +29,8 @@ def fits(column: sa.Column[Any], dialect: str) -> Check:
     if isinstance(column.type, sa.Integer):
         most = 2**63 if isinstance(column.type, sa.BigInteger) else 2**31
         return lambda value: "" if isinstance(value, int) and -most <= value < most else "is no such integer"
+    if isinstance(column.type, sa.Float):
+        return lambda value: "" if isinstance(value, int | float) else "is no number"
     return _text
 
 

@@ -17,7 +17,9 @@ from sqlalchemy.engine import Connection, make_url
 from crm_pipeline.store import leases
 from crm_pipeline.store.copying import TABLES
 from crm_pipeline.store.engine import open_database, reading, writing
-from crm_pipeline.store.tables import contact_changes, contacts, external_records, tokens
+from crm_pipeline.store.fitting import fits
+from crm_pipeline.store.tables import contact_changes, contacts, external_records, step_totals, tokens
+from crm_pipeline.store.types import Instant, Json, OpenJson
 from crm_pipeline_tests.cli.conftest import Cli
 from crm_pipeline_tests.databases import PostgresDatabases, SqliteDatabases
 
@@ -96,12 +98,24 @@ def _fill(url: str, people: int = 0) -> None:
                 current=True,
             )
         )
+        for name, amount in (("calls", 22), ("seconds", 0.1), ("most", 1e300)):
+            total = {"connection": "default", "step": "pull", "name": name, "amount": amount}
+            tx.execute(step_totals.insert().values(total))
         change = {"connection": "default", "contact_id": PERSON, "at": EARLIEST, "side": "internal"}
         tx.execute(
             contact_changes.insert().values(
                 field="nama", old=None, new=HOSTILE, rule="r", run_id="", **change
             )
         )
+
+
+def test_every_kind_of_column_is_known_to_the_check() -> None:
+    """One that is not is taken for text, and refuses every row."""
+    known = (Instant, Json, OpenJson, sa.Boolean, sa.Integer, sa.Float, sa.Text)
+    kinds = {column: column.type for table in TABLES for column in table.columns}
+    assert [str(column) for column, kind in kinds.items() if not isinstance(kind, known)] == []
+    assert fits(step_totals.c.amount, "postgresql")(0.5) == ""
+    assert fits(step_totals.c.amount, "postgresql")("0.5") == "is no number"
 
 
 def _rows(url: str, table: sa.Table) -> list[Any]:
