@@ -13,7 +13,7 @@ from dataclasses import astuple
 from crm_pipeline.connection import PageStyle, Pagination
 from crm_pipeline.connectors.base import CrmAnswerError, Resume, ResumeError
 from crm_pipeline.connectors.detect import check_complete, detect
-from crm_pipeline.connectors.paginate import LINKED, Ask, At, PageFacts, Way, configured
+from crm_pipeline.connectors.paginate import COUNTED, LINKED, Ask, At, PageFacts, Way, configured
 
 
 class Walk:
@@ -30,7 +30,8 @@ class Walk:
             resume: what ``turn`` returned before.
 
         Raises:
-            ResumeError: ``resume`` is not a place of such a listing.
+            ResumeError: ``resume`` is not a place of such a listing, or of one whose pages are counted:
+                a record that was deleted or edited since moves others to pages already read.
         """
         self._paging, self._follow = paging, follow
         self._way = configured(paging)
@@ -89,9 +90,11 @@ class Walk:
             at, pages, seen = resume["at"], int(resume["pages"]), int(resume["seen"])
             if way.style in LINKED:
                 at = self._follow(at, at)
-            known = isinstance(at, str | int if way.start() is None else int)
+            known = isinstance(at, str | int)
         except (KeyError, TypeError, ValueError, AttributeError, CrmAnswerError):
             raise ResumeError("the place to go on from cannot be read") from None
+        if way.style in COUNTED:
+            raise ResumeError("pages are counted: what was read before may have moved behind the place")
         if not known or self._way not in {None, way}:
             raise ResumeError("the connection's way of paging has changed since")
         self._way, self._at, self._pages, self._seen = way, at, pages, seen
