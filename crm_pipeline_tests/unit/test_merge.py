@@ -221,6 +221,7 @@ def test_a_crm_that_rewrites_what_it_is_sent_in_its_own_way_is_not_written_to_fo
 def test_without_knowing_what_was_replaced_nothing_is_suspected() -> None:
     """A value the CRM shows after our write is an edit, unless it is the very one that stood there before."""
     emptied = FieldState(None, "Sari", "Sari", "Sari", assumed=True)
+    assert (emptied.replaced, emptied.untouched) == (ABSENT, False)
     assert merge_field(emptied, FieldRules()).verdict is Verdict.EXTERNAL_CHANGE
     assert merge_field(replace(emptied, replaced=None), FieldRules()).verdict is Verdict.TAKEN_BACK
     assert merge_field(replace(emptied, replaced="Budi"), FieldRules()).verdict is Verdict.EXTERNAL_CHANGE
