@@ -14,7 +14,7 @@ ARGS ?=
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: setup
 setup: $(VENV)/.installed ## Prepare .venv with what the pipeline needs, once
@@ -40,6 +40,10 @@ test-deep: $(VENV)/.installed-dev ## The convergence proof at length, and the bu
 	@$(RUN) pytest --numprocesses=auto --maxprocesses=4 --timeout=0 -m deep $(ARGS) crm_pipeline_tests
 	@$(RUN) pytest --numprocesses=auto --maxprocesses=4 --timeout=0 --hypothesis-profile=deep $(ARGS) \
 		crm_pipeline_tests/sync/test_converges.py crm_pipeline_tests/unit
+
+.PHONY: screenshots
+screenshots: $(VENV)/.installed-dev ## Take the pictures of the docs anew, from the demo, with Chromium
+	@$(VENV)/bin/python tools/screenshots.py $(ARGS)
 
 # Outside .venv and the lock: the tool is needed here only, and not by the gate.
 MUTATION := var/mutation/tools

@@ -68,7 +68,7 @@ def _told(outage: Outage, lines: list[str]) -> bool:
         rows.append((name, int(span / MINUTE), *figures, f"{time.monotonic() - began:.0f}"))
 
     stage("an ordinary hour", timedelta(hours=1))
-    world.sql("UPDATE contacts SET notes = 'ours' WHERE id IN (SELECT min(id) FROM contacts)")
+    world.sql("UPDATE contacts SET instansi = 'ours' WHERE id IN (SELECT min(id) FROM contacts)")
     outage.away(away=True)
     stage("the CRM is away", AWAY)
     for key in sorted(crm.records)[:EDITS]:
@@ -80,7 +80,7 @@ def _told(outage: Outage, lines: list[str]) -> bool:
     columns = ("stage", "minutes", "runs done", "runs failed", "calls", "lines told", "seconds")
     console().print(table(columns, rows, numbers=columns[1:]))
     console().print(f"{caught_up} of {EDITS} edits came with the first run after; told:", *lines, sep="\n  ")
-    pushed = sum(record.get("notes") == "ours" for record in crm.records.values())
+    pushed = sum(record.get("company") == "ours" for record in crm.records.values())
     begins = [line for line in lines if not line.startswith("RECOVERED")]
     return caught_up == EDITS and pushed == 1 and len(lines) == 2 * len(begins) == 2 * len(set(begins))
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import secrets
 import shutil
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from crm_pipeline import instants
 from crm_pipeline.cli.options import CommandError, Options
 
 if TYPE_CHECKING:
@@ -99,6 +101,8 @@ def _configure(folder: Path, crm_url: str, crm_key: str, key: str, secret: str) 
         "EXTERNAL_CRM_API_KEY": crm_key,
         "EXTERNAL_CRM_CONFIG": "connection.yaml",
         "EXTERNAL_CRM_PUSH": "auto",
+        # As far back as the made-up contacts go, so that the days in the UI are days with something in them.
+        "EXTERNAL_CRM_FIRST_DAY": (instants.now() - timedelta(days=31)).date().isoformat(),
         "EXTERNAL_CRM_WEBHOOK_SECRET": secret,
         "CRM_API_KEY": key,
         "DATABASE_URL": f"sqlite:///{_DATABASE}",
