@@ -79,6 +79,14 @@ class PushMode(StrEnum):
     OFF = "off"
 
 
+class Nightly(StrEnum):
+    """What the nightly comparison of both sides does with what it finds."""
+
+    REPORT = "report"
+    REPAIR = "repair"
+    OFF = "off"
+
+
 class WebhookApply(StrEnum):
     """When a landed webhook is applied: by the sensor, or before the answer."""
 
@@ -246,6 +254,9 @@ class Settings(BaseSettings):
     )
     external_crm_push: Annotated[PushMode, BeforeValidator(_word)] = Field(
         PushMode.MANUAL, description="must be manual, auto or off"
+    )
+    external_crm_reconcile: Annotated[Nightly, BeforeValidator(_word)] = Field(
+        Nightly.REPORT, description="must be report, repair or off"
     )
     webhook_apply: Annotated[WebhookApply, BeforeValidator(_word)] = Field(
         WebhookApply.SENSOR, description="must be sensor or now"

@@ -14,6 +14,7 @@ from crm_pipeline.orchestration.jobs import TAGS
 from crm_pipeline.orchestration.resources import Database, ExternalCrm
 from crm_pipeline.orchestration.results import table
 from crm_pipeline.orchestration.runs import under_way
+from crm_pipeline.settings import Nightly
 
 if TYPE_CHECKING:
     from crm_pipeline.sync.parity import ReconcileReport
@@ -101,9 +102,15 @@ reconcile_job = dg.define_asset_job(
 def reconcile_schedule(
     context: dg.ScheduleEvaluationContext, external_crm: ExternalCrm, database: Database
 ) -> dg.RunRequest | dg.SkipReason:
-    """Ask for a comparison, where the connection is switched on and none is under way."""
+    """Ask for a comparison, as EXTERNAL_CRM_RECONCILE says, where none is under way."""
     with external_crm.service(database) as service:
         if not service.settings.external_crm_enabled:
             return dg.SkipReason("EXTERNAL_CRM_ENABLED is false")
+        nightly = service.settings.external_crm_reconcile
+    if nightly is Nightly.OFF:
+        return dg.SkipReason("EXTERNAL_CRM_RECONCILE is off")
     run = under_way(context.instance, {reconcile_job.name})
-    return dg.SkipReason(f"run {run} is queued or in progress") if run else dg.RunRequest()
+    if run:
+        return dg.SkipReason(f"run {run} is queued or in progress")
+    repair = ParityConfig(repair=nightly is Nightly.REPAIR)
+    return dg.RunRequest(run_config=dg.RunConfig(ops={parity.op.name: repair}))

@@ -133,6 +133,27 @@ def test_a_crm_that_cannot_be_read_fails_the_run(instance: dg.DagsterInstance) -
     assert result.get_asset_check_evaluations() == []
 
 
+@pytest.mark.parametrize("nightly, repair", [("report", False), ("repair", True)])
+def test_a_night_mends_only_where_that_is_wanted(
+    instance: dg.DagsterInstance, nightly: str, *, repair: bool
+) -> None:
+    """EXTERNAL_CRM_RECONCILE: report is the default, off asks for nothing."""
+
+    def ask(value: str) -> dg.RunRequest | dg.SkipReason:
+        service = FakeService(settings=settings(external_crm_reconcile=value))
+        with dg.build_schedule_context(instance, scheduled_execution_time=NIGHT) as context:
+            asked = reconcile_schedule(context, **resources(service))
+        assert isinstance(asked, dg.RunRequest | dg.SkipReason)
+        return asked
+
+    asked = ask(nightly)
+    assert isinstance(asked, dg.RunRequest)
+    assert asked.run_config["ops"]["parity"]["config"] == {"repair": repair}
+    off = ask("off")
+    assert isinstance(off, dg.SkipReason)
+    assert off.skip_message == "EXTERNAL_CRM_RECONCILE is off"
+
+
 def test_every_night(instance: dg.DagsterInstance) -> None:
     """One run, unless the connection is off or a comparison is under way."""
 

@@ -12,7 +12,7 @@ import pytest
 
 from crm_pipeline.connection import ConnectorType
 from crm_pipeline.logs import LogFormat
-from crm_pipeline.settings import Settings, SettingsError, load_settings
+from crm_pipeline.settings import Nightly, Settings, SettingsError, load_settings
 
 VARIABLES = tuple(name.upper() for name in Settings.model_fields)
 SECRET = "s3cr3t-value"
@@ -58,6 +58,7 @@ def test_defaults_are_those_of_the_documentation(tmp_path: Path) -> None:
         "trusted_proxies": (),
         "allowed_ips": (),
         "external_crm_backfill_days": None,
+        "external_crm_reconcile": Nightly.REPORT,
         "log_format": LogFormat.JSON,
         "alert_slack_url": None,
         "alert_url": None,
