@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import sqlalchemy as sa
@@ -13,7 +14,7 @@ import time_machine
 from crm_pipeline.connection import Retention
 from crm_pipeline.definitions import defs
 from crm_pipeline.orchestration.retention import retention_schedule
-from crm_pipeline.store import retention
+from crm_pipeline.store import alerts, retention
 from crm_pipeline.store.engine import reading, writing
 from crm_pipeline.store.tables import metadata
 from crm_pipeline_tests.orchestration.fakes import FakeService, resources, settings
@@ -120,3 +121,21 @@ def test_every_night_where_the_connection_is_on() -> None:
     assert isinstance(retention_schedule(**resources(Pruning())), dg.RunRequest)
     off = Pruning(settings=settings(external_crm_enabled=False))
     assert isinstance(retention_schedule(**resources(off)), dg.SkipReason)
+
+
+def test_alerts_that_are_over_go(engine: sa.Engine) -> None:
+    """Open ones stay whatever their age, and so does an end that somebody is still to hear of."""
+    long_ago = datetime(2025, 1, 1, tzinfo=UTC)
+    with writing(engine) as tx:
+        for key in ("open", "over", "to tell"):
+            facts: dict[str, Any] = {"key": key, "grave": True, "text": key, "figures": {}}
+            alerts.begin(tx, "default", long_ago, ["chat"] if key == "to tell" else [], long_ago, **facts)
+        for incident in alerts.claim(tx, "default", long_ago, timedelta(minutes=1)):
+            alerts.heard(tx, incident, ["chat"], None)
+        for incident in alerts.open_ones(tx, "default"):
+            if incident.key != "open":
+                alerts.end(tx, incident, long_ago)
+    assert prune(engine, datetime(2030, 1, 1, tzinfo=UTC))["alerts"] == 1
+    with writing(engine) as tx:
+        assert [incident.key for incident in alerts.open_ones(tx, "default")] == ["open"]
+        assert [each.key for each in alerts.claim(tx, "default", long_ago, timedelta())] == ["to tell"]
