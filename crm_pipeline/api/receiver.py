@@ -23,6 +23,8 @@ from crm_pipeline.settings import Settings
 from crm_pipeline.sync.reception import Arrival, Receipt
 
 _STOP_SECONDS = 10.0
+ANSWER_SECONDS = 45.0
+"""Longer than a database may keep it waiting: past that, the process hangs, and is ended."""
 
 
 class Receiver:
@@ -30,7 +32,7 @@ class Receiver:
 
     def __init__(self, settings: Settings) -> None:
         """Start it: it opens the same service as this process, and its own connection to the database."""
-        self._settings = settings
+        self._settings, self._log = settings, open_log()
         self._start()
 
     def _start(self) -> None:
@@ -47,16 +49,20 @@ class Receiver:
         """Land webhooks, all in one transaction; durable when it returns.
 
         Raises:
-            Problem: as ``problem_of`` has it for what failed; 503 also when the process has ended, and
-                the webhooks may have landed.
+            Problem: as ``problem_of`` has it for what failed; 503 also when the process has ended or
+                hangs, and the webhooks may have landed.
         """
         try:
             self._pipe.send(arrivals)
+            if not self._pipe.poll(ANSWER_SECONDS):
+                raise TimeoutError
             answer = self._pipe.recv()
-        except (EOFError, OSError):
+        except (EOFError, OSError) as error:  # a timeout is one of the latter
+            self._process.kill()
             self.close()
             self._start()
-            raise passing(503, "The process that stores webhooks has ended; it starts anew.") from None
+            self._log.error("the process that stores webhooks is started anew", error=type(error).__name__)
+            raise passing(503, "Webhooks cannot be stored now.") from None
         if isinstance(answer, list):
             return answer
         status, detail, headers = answer

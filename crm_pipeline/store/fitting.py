@@ -20,18 +20,7 @@ def fits(column: sa.Column[Any], dialect: str) -> Check:
     """What a column of this database asks of a value that is not null, JSON being text."""
     if dialect == "sqlite":
         return lambda value: _encodable(value) if isinstance(value, str) else ""
-    if isinstance(column.type, Instant):
-        return lambda value: "" if isinstance(value, datetime) else "is no time"
-    if isinstance(column.type, OpenJson):
-        return _json
-    if isinstance(column.type, sa.Boolean):
-        return lambda _: ""
-    if isinstance(column.type, sa.Integer):
-        most = 2**63 if isinstance(column.type, sa.BigInteger) else 2**31
-        return lambda value: "" if isinstance(value, int) and -most <= value < most else "is no such integer"
-    if isinstance(column.type, sa.Float):
-        return lambda value: "" if isinstance(value, int | float) else "is no number"
-    return _text
+    return next((check for kind, check in _CHECKS if isinstance(column.type, kind)), _text)
 
 
 def canonical_json(text: Any) -> Any:
@@ -100,3 +89,18 @@ def _number(value: Decimal) -> tuple[int, str, int] | int:
     text = "".join(map(str, digits)).lstrip("0")
     short = text.rstrip("0")
     return (sign, short, int(exponent) + len(text) - len(short)) if short else 0
+
+
+def _integer(most: int) -> Check:
+    return lambda value: "" if isinstance(value, int) and -most <= value < most else "is no such integer"
+
+
+_CHECKS: tuple[tuple[type[Any], Check], ...] = (
+    (Instant, lambda value: "" if isinstance(value, datetime) else "is no time"),
+    (OpenJson, _json),
+    (sa.Boolean, lambda _: ""),
+    (sa.BigInteger, _integer(2**63)),
+    (sa.Integer, _integer(2**31)),
+    (sa.Float, lambda value: "" if isinstance(value, int | float) else "is no number"),
+)
+"""What PostgreSQL's columns ask; the first kind that fits, and text where none does."""

@@ -65,6 +65,20 @@ def test_a_killed_receiver_starts_anew(receiver: Receiver, database_url: str) ->
     assert events(database_url) == 2
 
 
+def test_a_receiver_that_hangs_is_ended(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for it for ever, and the next webhook is stored."""
+    receiver([NAMED])
+    hanging = receiver.pid
+    os.kill(hanging, signal.SIGSTOP)
+    monkeypatch.setattr("crm_pipeline.api.receiver.ANSWER_SECONDS", 0.2)
+    with pytest.raises(Problem) as refused:
+        receiver([NAMED])
+    assert refused.value.status == 503
+    monkeypatch.undo()
+    assert receiver([NAMED])[0].duplicate
+    assert not psutil.pid_exists(hanging)
+
+
 def test_what_fails_there_is_answered_as_if_it_failed_here(receiver: Receiver, database_url: str) -> None:
     """The table is gone, then there again: a 503 as for any database that cannot be used."""
     with opened(database_url) as engine:
