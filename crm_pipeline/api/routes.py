@@ -88,6 +88,11 @@ class Api:
         if self.dagster.configured:
             aside(work, "dagster", failed)
 
+    def look_for_daemon(self, age: float | None) -> None:
+        """Where it is not known whether the daemon lives, know it next time: to open Dagster takes too long."""
+        if age is None:
+            self.in_dagster(self.dagster.instance)
+
     def close(self) -> None:
         """Stop, after the transactions that are under way."""
         self.fetcher.abandon()
@@ -175,8 +180,7 @@ async def readyz(api: Api, request: Request, visit: Visit) -> Response:
         return api.dagster.heartbeat_age()
 
     age = await api.call(look, "readiness")
-    if age is None:
-        api.in_dagster(api.dagster.instance)  # known next time: opening it takes longer than a probe waits
+    api.look_for_daemon(age)
     return _json({"status": "ready", "daemonHeartbeatSeconds": age})
 
 
@@ -188,6 +192,7 @@ async def metrics(api: Api, request: Request, visit: Visit) -> Response:
         return api.service.get_status(), api.dagster.heartbeat_age()
 
     found, age = await api.call(look, "metrics")
+    api.look_for_daemon(age)
     text, media_type = api.metrics.text(found, age)
     return Response(text, headers={"Content-Type": media_type})
 
