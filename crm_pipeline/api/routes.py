@@ -89,7 +89,7 @@ class Api:
             aside(work, "dagster", failed)
 
     def look_for_daemon(self, age: float | None) -> None:
-        """Where it is not known whether the daemon lives, know it next time: to open Dagster takes too long."""
+        """Where it is not known whether the daemon lives, know it next time: opening Dagster takes long."""
         if age is None:
             self.in_dagster(self.dagster.instance)
 
