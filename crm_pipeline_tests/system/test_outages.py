@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -21,7 +22,7 @@ from crm_pipeline import instants
 from crm_pipeline.cli.processes import wait_until
 from crm_pipeline.simulators.faults import Faults
 from crm_pipeline.store import leases
-from crm_pipeline.store.engine import writing
+from crm_pipeline.store.engine import open_database, reading, writing
 from crm_pipeline.store.keeping import give_back
 from crm_pipeline_tests.api.served import KEY, SECRET, SETTINGS, WEBHOOK, Served, serving
 from crm_pipeline_tests.api.test_serve import served
@@ -199,3 +200,16 @@ def test_after_days_without_the_crm_one_run_catches_up(stage: Stage) -> None:
     assert stage.crm.requests - asked < 10
     assert edits.lost() == []
     assert compare(stage).lost == 0
+
+
+def test_a_server_that_goes_without_a_word_is_given_up(postgresql_databases: PostgresDatabases) -> None:
+    """The system would wait for hours; who knows better says so in the URL."""
+    with postgresql_databases.fresh() as url:
+        for given, seconds in (("", "10"), ("&connect_timeout=3", "3")):
+            engine = open_database(url + given)
+            with reading(engine) as tx:
+                driver: Any = tx.connection.driver_connection
+                said = driver.info.get_parameters()
+            engine.dispose()
+            assert said["connect_timeout"] == seconds
+            assert (said["tcp_user_timeout"], said["keepalives_idle"]) == ("30000", "30")
