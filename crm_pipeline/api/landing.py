@@ -63,7 +63,8 @@ class Group(Generic[T, R]):
         waiting: _Waiting[T, R] = _Waiting(items, loop.create_future())
         self._waiting += len(items)
         self._queue.append(waiting)
-        self._something.set()
+        if not self._something.is_set():  # else the thread will look, or is looking
+            self._something.set()
         patience = loop.call_later(seconds, _give_up, waiting.done)
         try:
             return await waiting.done
