@@ -9,8 +9,9 @@ from sqlalchemy.engine import Connection as Transaction
 from sqlalchemy.engine import Engine
 
 from crm_pipeline import instants
-from crm_pipeline.alerting.channels import Channel, DeliveryError
+from crm_pipeline.alerting.channels import Channel
 from crm_pipeline.alerting.conditions import Condition, Runs
+from crm_pipeline.alerting.delivery import deliver
 from crm_pipeline.alerting.messages import message
 from crm_pipeline.store import alerts, state
 from crm_pipeline.store.alerts import Incident
@@ -55,25 +56,30 @@ def tell(
 ) -> dict[str, str]:
     """Tell what is due, all of it in one message to each channel; which channels failed, and how.
 
-    What a channel did not take is tried again later, by itself. If the process dies between the
-    sending and its note, the message is sent once more.
+    What a channel took is noted at once, whatever the others do. What it did not take is tried again
+    later, by itself. If the process dies between a sending and its note, that message is sent once more.
     """
     with writing(engine) as tx:
         due = alerts.claim(tx, connection, now(), _CLAIM)
     if not due:
         return {}
     failed: dict[str, str] = {}
-    for name in sorted({channel for incident in due for channel in incident.waiting}):
-        mine = [incident for incident in due if name in incident.waiting]
-        try:
-            if name in channels:  # one that is configured no more counts as told
-                channels[name](message(connection, mine))
-        except DeliveryError as error:
-            failed[name] = str(error)
+    names = sorted({channel for incident in due for channel in incident.waiting})
+    mine = {name: [incident for incident in due if name in incident.waiting] for name in names}
     with writing(engine) as tx:
-        for incident in due:
-            reached = [name for name in incident.waiting if name not in failed]
-            alerts.heard(tx, incident, reached, _again_at(incident, now()))
+        for name in mine.keys() - channels.keys():  # configured no more: nobody to tell
+            for incident in mine[name]:
+                alerts.leave(tx, incident, name)
+    messages = {name: message(connection, about) for name, about in mine.items() if name in channels}
+    for name, failure in deliver(connection, channels, messages):
+        with writing(engine) as tx:
+            for incident in mine[name]:
+                if failure is None:
+                    alerts.heard(tx, incident, name, now())
+                else:
+                    alerts.missed(tx, incident, _again_at(incident, now()))
+        if failure is not None:
+            failed[name] = failure
     return failed
 
 

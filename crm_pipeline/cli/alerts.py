@@ -38,7 +38,8 @@ def show_all(context: typer.Context) -> None:
 @app.command()
 def test(context: typer.Context) -> None:
     """Send a test message to each channel that is set."""
-    from crm_pipeline.alerting.channels import DeliveryError, channels_of
+    from crm_pipeline.alerting.channels import channels_of
+    from crm_pipeline.alerting.delivery import deliver
     from crm_pipeline.alerting.messages import trial
 
     options = Options.of(context)
@@ -46,14 +47,10 @@ def test(context: typer.Context) -> None:
     channels = channels_of(settings)
     if not channels:
         raise CommandError("no channel is set: ALERT_SLACK_URL, ALERT_URL or ALERT_MAIL_TO")
-    results: dict[str, str] = {}
-    for name, send in channels.items():
-        try:
-            send(trial(settings.connection.name))
-        except DeliveryError as error:
-            results[name] = f"failed ({error})"
-        else:
-            results[name] = "sent"
+    name = settings.connection.name
+    results = dict.fromkeys(channels, "")
+    for channel, failure in deliver(name, channels, dict.fromkeys(channels, trial(name))):
+        results[channel] = "sent" if failure is None else f"failed ({failure})"
     options.answer({"channels": results}, table(("channel", "result"), list(results.items())))
     if set(results.values()) != {"sent"}:
         raise CommandError("not every channel took the message")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -82,23 +82,28 @@ def claim(tx: Connection, connection: str, now: datetime, term: timedelta) -> li
     return mine
 
 
-def heard(tx: Connection, incident: Incident, channels: Iterable[str], again_at: datetime | None) -> None:
-    """Note which channels took it; the others are tried again at a time, or never."""
-    reached = set(channels)
-    waiting = [name for name in incident.waiting if name not in reached]
-    told = sorted({*incident.told, *reached})
-    # Where it has ended meanwhile, what is left to tell is the end.
-    same = sa.and_(alerts.c.id == incident.id, _closed_at_is(incident.closed_at))
-    due_at = again_at if waiting else None
-    values = {
-        "told": told,
-        "waiting": waiting,
-        "attempts": incident.attempts + bool(waiting),
-        "due_at": due_at,
-    }
-    if not tx.execute(alerts.update().where(same).values(**values)).rowcount:
-        over = {"told": told, "waiting": told, "attempts": 0, "due_at": again_at or incident.seen_at}
-        tx.execute(alerts.update().where(alerts.c.id == incident.id).values(**over))
+def heard(tx: Connection, incident: Incident, channel: str, at: datetime) -> None:
+    """Note that a channel took what was told; where it has ended meanwhile, that is next."""
+    current = _locked(tx, incident.id)
+    told = sorted({*current.told, channel})
+    if current.closed_at == incident.closed_at:
+        waiting = [name for name in current.waiting if name != channel]
+        due: dict[str, Any] = {} if waiting else {"due_at": None}
+    else:
+        waiting, due = sorted({*current.waiting, channel}), {"due_at": at}
+    _change(tx, incident.id, told=told, waiting=waiting, **due)
+
+
+def missed(tx: Connection, incident: Incident, again_at: datetime | None) -> None:
+    """Note that a channel did not take it: whoever still waits is tried again at a time, or never."""
+    if _locked(tx, incident.id).closed_at == incident.closed_at:
+        _change(tx, incident.id, attempts=incident.attempts + 1, due_at=again_at)
+
+
+def leave(tx: Connection, incident: Incident, channel: str) -> None:
+    """Note that a channel is told no more of it."""
+    waiting = [name for name in _locked(tx, incident.id).waiting if name != channel]
+    _change(tx, incident.id, waiting=waiting, **({} if waiting else {"due_at": None}))
 
 
 def count_open(tx: Connection, connection: str) -> dict[bool, int]:
@@ -111,8 +116,14 @@ def count_open(tx: Connection, connection: str) -> dict[bool, int]:
     return {row.grave: row.number for row in tx.execute(query)}
 
 
-def _closed_at_is(at: datetime | None) -> sa.ColumnElement[bool]:
-    return alerts.c.closed_at.is_(None) if at is None else alerts.c.closed_at == at
+def _locked(tx: Connection, incident: int) -> Incident:
+    """As it stands now; nobody else changes it until the transaction ends."""
+    query = sa.select(*_COLUMNS).where(alerts.c.id == incident).with_for_update()
+    return Incident(*tx.execute(query).one())
+
+
+def _change(tx: Connection, incident: int, **values: Any) -> None:
+    tx.execute(alerts.update().where(alerts.c.id == incident).values(**values))
 
 
 def _load(tx: Connection, connection: str, condition: sa.ColumnElement[bool]) -> list[Incident]:
