@@ -20,12 +20,12 @@ from crm_pipeline.store.engine import writing
 QUIET = timedelta(minutes=5)
 """So long must a condition be gone before its incident is over: what comes and goes is one incident."""
 PATIENCE = timedelta(minutes=2)
-"""What is gone before then was no incident, and nobody is told: the next run may mend it."""
+"""What is gone before then and stays away is told to nobody: the next run may mend it."""
 _CLAIM = timedelta(minutes=3)
 """Longer than all channels take together; then another process may try."""
 _WAITS = tuple(timedelta(minutes=minutes) for minutes in (1, 2, 5, 10, 20, 40, 60))
 GIVEN_UP = timedelta(days=3)
-"""What nobody could be told for so long is told no more."""
+"""A channel that could not be told for so long, and so often as there are waits, is told no more."""
 _STEPS = ("pull", "apply", "push", "reconcile")
 
 
@@ -34,18 +34,25 @@ def note(
 ) -> None:
     """Open incidents for what is wrong and has none, and close those of what is well again."""
     with writing(engine) as tx:
-        known = {incident.key: incident for incident in alerts.open_ones(tx, connection)}
+        known = {incident.key: incident for incident in alerts.open_ones(tx, connection, lock=True)}
         for each in found:
-            facts = {"grave": each.grave, "text": each.text, "figures": dict(each.figures)}
-            if each.key in known:
-                alerts.still(tx, known[each.key].id, now, **facts)
+            facts = {"text": each.text, "figures": dict(each.figures)}
+            incident = known.pop(each.key, None)
+            if incident is None:
+                alerts.begin(tx, connection, now, key=each.key, grave=each.grave, **facts)
             else:
-                alerts.begin(tx, connection, now, channels, now + PATIENCE, key=each.key, **facts)
-        wrong = {each.key for each in found}
+                to_tell = _to_tell(incident, channels, now)
+                alerts.still(tx, incident, now, to_tell, grave=each.grave, **facts)
         for incident in known.values():
-            over = not incident.told or now - incident.seen_at >= QUIET
-            if incident.key not in wrong and over:
+            if now - incident.seen_at >= QUIET:
                 alerts.end(tx, incident, now)
+
+
+def _to_tell(incident: Incident, channels: Sequence[str], now: datetime) -> list[str]:
+    """Channels that have never heard of what is wrong for long enough, or again."""
+    if now - incident.opened_at < PATIENCE:
+        return []
+    return [name for name in channels if name not in {*incident.told, *incident.waiting}]
 
 
 def tell(
@@ -100,4 +107,6 @@ def our_runs(
 
 def _again_at(incident: Incident, now: datetime) -> datetime | None:
     since = incident.closed_at or incident.opened_at
-    return None if now - since > GIVEN_UP else now + _WAITS[min(incident.attempts, len(_WAITS) - 1)]
+    if now - since > GIVEN_UP and incident.attempts >= len(_WAITS):
+        return None
+    return now + _WAITS[min(incident.attempts, len(_WAITS) - 1)]

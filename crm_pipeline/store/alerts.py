@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -36,31 +36,26 @@ class Incident:
 _COLUMNS = tuple(alerts.c[name] for name in Incident.__slots__)
 
 
-def open_ones(tx: Connection, connection: str) -> list[Incident]:
-    """What is wrong now, oldest first."""
-    return _load(tx, connection, alerts.c.closed_at.is_(None))
+def open_ones(tx: Connection, connection: str, *, lock: bool = False) -> list[Incident]:
+    """What is wrong now, oldest first; with ``lock`` nobody else changes it until the transaction ends."""
+    return _load(tx, connection, alerts.c.closed_at.is_(None), lock=lock)
 
 
-def begin(
-    tx: Connection, connection: str, at: datetime, channels: Sequence[str], due_at: datetime, **facts: Any
-) -> None:
+def begin(tx: Connection, connection: str, at: datetime, **facts: Any) -> None:
     """Note that something is wrong; where another process was first, its row stands."""
-    row = {
-        "connection": connection,
-        "opened_at": at,
-        "seen_at": at,
-        "told": [],
-        "waiting": list(channels),
-        "attempts": 0,
-        "due_at": due_at if channels else None,
-        **facts,
-    }
+    told = {"told": [], "waiting": [], "attempts": 0}
+    row = {"connection": connection, "opened_at": at, "seen_at": at, **told, **facts}
     tx.execute(_insert(tx).values(row).on_conflict_do_nothing())
 
 
-def still(tx: Connection, incident: int, at: datetime, **facts: Any) -> None:
-    """Note that it is wrong still, and how it stands."""
-    tx.execute(alerts.update().where(alerts.c.id == incident).values(seen_at=at, **facts))
+def still(
+    tx: Connection, incident: Incident, at: datetime, to_tell: Collection[str] = (), **facts: Any
+) -> None:
+    """Note that it is wrong still, how it stands, and which further channels are to hear of it."""
+    if to_tell:
+        waiting = sorted({*incident.waiting, *to_tell})
+        facts |= {"waiting": waiting, "attempts": 0, "due_at": at}
+    _change(tx, incident.id, seen_at=at, **facts)
 
 
 def end(tx: Connection, incident: Incident, at: datetime) -> None:
@@ -126,8 +121,12 @@ def _change(tx: Connection, incident: int, **values: Any) -> None:
     tx.execute(alerts.update().where(alerts.c.id == incident).values(**values))
 
 
-def _load(tx: Connection, connection: str, condition: sa.ColumnElement[bool]) -> list[Incident]:
+def _load(
+    tx: Connection, connection: str, condition: sa.ColumnElement[bool], *, lock: bool = False
+) -> list[Incident]:
     query = sa.select(*_COLUMNS).where(alerts.c.connection == connection, condition).order_by(alerts.c.id)
+    if lock:
+        query = query.with_for_update()
     return [Incident(*row) for row in tx.execute(query)]
 
 

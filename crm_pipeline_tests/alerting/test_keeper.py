@@ -109,6 +109,43 @@ def test_what_comes_and_goes_is_one_incident(watch: Watch, chat: Listener) -> No
     assert len(chat.heard) == 2
 
 
+def test_what_comes_and_goes_each_minute_is_told(watch: Watch, chat: Listener) -> None:
+    """It is never there for long, and wrong all the same."""
+    for _ in range(10):
+        watch.look(AWAY)
+        watch.look()
+    assert len(chat.heard) == 1
+
+
+def test_a_channel_that_is_set_later_hears_of_what_is_wrong(engine: Engine, chat: Listener) -> None:
+    """Also where nobody was set at all before; the others hear nothing twice, and its end both."""
+    watch = Watch(engine, {})
+    watch.look(AWAY, minutes=30)
+    watch.channels = {"chat": chat}
+    watch.look(AWAY, minutes=2)
+    mail = Listener(works=False)
+    watch.channels = {"chat": chat, "mail": mail}
+    watch.look(AWAY, minutes=30)
+    mail.works = True
+    watch.look(AWAY, minutes=40)
+    assert chat.heard == mail.heard == ["ERROR: pull fails: the CRM answered 503"]
+    watch.look(minutes=6)
+    assert (len(chat.heard), len(mail.heard)) == (2, 2)
+
+
+def test_a_channel_that_is_taken_away_and_set_again_hears_of_it(engine: Engine) -> None:
+    """What it was never told is not counted as told."""
+    mail = Listener(works=False)
+    watch = Watch(engine, {"mail": mail})
+    watch.look(AWAY, minutes=4)
+    watch.channels = {}
+    watch.look(AWAY, minutes=10)
+    mail.works = True
+    watch.channels = {"mail": mail}
+    watch.look(AWAY, minutes=2)
+    assert len(mail.heard) == 1
+
+
 def test_several_at_once_are_one_message(watch: Watch, chat: Listener) -> None:
     """The worst first, with figures, and a document for programs."""
     watch.look(REJECTS, AWAY, minutes=5)
@@ -161,7 +198,9 @@ def test_what_could_not_be_told_for_days_is_let_go(engine: Engine) -> None:
     watch = Watch(engine, {"mail": mail})
     watch.look(AWAY, minutes=3)
     watch.now += GIVEN_UP
-    watch.look(AWAY)
+    for _ in range(10):
+        watch.look(AWAY)
+        watch.now += timedelta(hours=1)
     mail.works = True
     watch.look(AWAY, minutes=5)
     assert mail.heard == []
@@ -170,8 +209,9 @@ def test_what_could_not_be_told_for_days_is_let_go(engine: Engine) -> None:
 def test_a_process_that_died_while_telling_is_followed_by_another(engine: Engine, chat: Listener) -> None:
     """What was claimed and never noted is told after some minutes."""
     watch = Watch(engine, {"chat": chat})
-    note(engine, "default", [AWAY], ["chat"], watch.now)
-    watch.now += PATIENCE
+    for _ in range(2):
+        note(engine, "default", [AWAY], ["chat"], watch.now)
+        watch.now += PATIENCE
     with writing(engine) as tx:
         assert alerts.claim(tx, "default", watch.now, 3 * MINUTE)
     watch.look(AWAY)
@@ -185,7 +225,7 @@ def test_without_channels_incidents_are_noted_all_the_same(engine: Engine) -> No
     watch = Watch(engine, {})
     watch.look(AWAY, minutes=5)
     assert watch.open == ["step pull"]
-    watch.look()
+    watch.look(minutes=6)
     assert watch.open == []
 
 

@@ -18,7 +18,7 @@ def test_what_is_wrong_is_listed(cli: Cli) -> None:
     with ExternalCrmService() as service, writing(service.engine) as tx:
         now = service.evidence(look=False).now
         facts = {"key": "step pull", "grave": True, "text": "pull fails: no answer", "figures": {"n": 1}}
-        alerts.begin(tx, "default", now, ["slack"], now, **facts)
+        alerts.begin(tx, "default", now, **facts)
     (found,) = cli("alerts", "list", "--json").json["alerts"]
     assert (found["key"], found["severity"], found["told"]) == ("step pull", "error", [])
     assert found["figures"] == {"n": 1}
