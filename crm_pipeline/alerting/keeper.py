@@ -41,18 +41,20 @@ def note(
             if incident is None:
                 alerts.begin(tx, connection, now, key=each.key, grave=each.grave, **facts)
             else:
-                to_tell = _to_tell(incident, channels, now)
-                alerts.still(tx, incident, now, to_tell, grave=each.grave, **facts)
+                grave = each.grave or incident.grave  # an error is one until it is over
+                to_tell = _to_tell(incident, channels, now, worse=grave and not incident.grave)
+                alerts.still(tx, incident, now, to_tell, grave=grave, **facts)
         for incident in known.values():
             if now - incident.seen_at >= QUIET:
                 alerts.end(tx, incident, now)
 
 
-def _to_tell(incident: Incident, channels: Sequence[str], now: datetime) -> list[str]:
-    """Channels that have never heard of what is wrong for long enough, or again."""
+def _to_tell(incident: Incident, channels: Sequence[str], now: datetime, *, worse: bool) -> list[str]:
+    """Channels that have never heard of what is wrong for long enough, or heard only of a warning."""
     if now - incident.opened_at < PATIENCE:
         return []
-    return [name for name in channels if name not in {*incident.told, *incident.waiting}]
+    known = set() if worse else {*incident.told, *incident.waiting}
+    return [name for name in channels if name not in known]
 
 
 def tell(
@@ -77,7 +79,7 @@ def tell(
         for name in mine.keys() - channels.keys():  # configured no more: nobody to tell
             for incident in mine[name]:
                 alerts.leave(tx, incident, name)
-    messages = {name: message(connection, about) for name, about in mine.items() if name in channels}
+    messages = {name: message(connection, about, name) for name, about in mine.items() if name in channels}
     for name, failure in deliver(connection, channels, messages):
         with writing(engine) as tx:
             for incident in mine[name]:

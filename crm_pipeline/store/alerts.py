@@ -78,10 +78,10 @@ def claim(tx: Connection, connection: str, now: datetime, term: timedelta) -> li
 
 
 def heard(tx: Connection, incident: Incident, channel: str, at: datetime) -> None:
-    """Note that a channel took what was told; where it has ended meanwhile, that is next."""
+    """Note that a channel took what was told; where it ended or got worse meanwhile, that is next."""
     current = _locked(tx, incident.id)
     told = sorted({*current.told, channel})
-    if current.closed_at == incident.closed_at:
+    if (current.closed_at, current.grave) == (incident.closed_at, incident.grave):
         waiting = [name for name in current.waiting if name != channel]
         due: dict[str, Any] = {} if waiting else {"due_at": None}
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -144,6 +144,24 @@ def test_a_channel_that_is_taken_away_and_set_again_hears_of_it(engine: Engine) 
     watch.channels = {"mail": mail}
     watch.look(AWAY, minutes=2)
     assert len(mail.heard) == 1
+
+
+def test_a_warning_that_becomes_an_error_is_told_once_more(engine: Engine, chat: Listener) -> None:
+    """However often it gets better and worse; who hears of it only then is told as of any error."""
+    mail = Listener(works=False)
+    watch = Watch(engine, {"chat": chat, "mail": mail})
+    watch.look(REJECTS, minutes=10)
+    for _ in range(3):
+        watch.look(replace(REJECTS, grave=True), minutes=2)
+        watch.look(REJECTS, minutes=2)
+    mail.works = True
+    watch.look(REJECTS, minutes=30)
+    watch.look(minutes=6)
+    what = "the check 'rejects' fails (pull_rejects 2)"
+    over = "RECOVERED: check rejects, after 51 min"
+    assert chat.heard == [f"WARNING: {what}", f"ERROR: still wrong, now an error: {what}", over]
+    assert mail.heard == [f"ERROR: {what}", over]
+    assert len({each["id"] for each in chat.documents}) == 1
 
 
 def test_several_at_once_are_one_message(watch: Watch, chat: Listener) -> None:
