@@ -34,6 +34,7 @@ def note(
 ) -> None:
     """Open incidents for what is wrong and has none, and close those of what is well again."""
     with writing(engine) as tx:
+        alerts.look(tx, connection, now)
         known = {incident.key: incident for incident in alerts.open_ones(tx, connection, lock=True)}
         for each in found:
             facts = {"text": each.text, "figures": dict(each.figures)}

@@ -10,6 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from crm_pipeline import instants
+from crm_pipeline.store import observations
 from crm_pipeline.store.tables import alerts
 
 
@@ -33,12 +35,34 @@ class Incident:
     attempts: int
 
 
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Since when somebody has looked for what is wrong, and when last."""
+
+    since: datetime
+    looked_at: datetime
+
+
+_WATCH = "watch"
 _COLUMNS = tuple(alerts.c[name] for name in Incident.__slots__)
 
 
 def open_ones(tx: Connection, connection: str, *, lock: bool = False) -> list[Incident]:
     """What is wrong now, oldest first; with ``lock`` nobody else changes it until the transaction ends."""
     return _load(tx, connection, alerts.c.closed_at.is_(None), lock=lock)
+
+
+def watch(tx: Connection, connection: str) -> Watch | None:
+    """Who looks; None when nobody has ever looked."""
+    found = observations.load(tx, connection, _WATCH)
+    return Watch(*(instants.from_text(found[name]) for name in Watch.__slots__)) if found else None
+
+
+def look(tx: Connection, connection: str, at: datetime) -> None:
+    """Note that somebody looks now."""
+    first = {"since": instants.to_text(at)}
+    seen = first | observations.locked(tx, connection, _WATCH) | {"looked_at": instants.to_text(at)}
+    observations.save(tx, connection, _WATCH, seen)
 
 
 def begin(tx: Connection, connection: str, at: datetime, **facts: Any) -> None:

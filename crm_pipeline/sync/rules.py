@@ -40,18 +40,20 @@ Rule: TypeAlias = Callable[[Evidence], Finding]
 
 
 def freshness(seen: Evidence) -> Finding:
-    """While polling is on, the CRM was read to its end within the last two intervals."""
+    """While polling is on, the CRM was read to its end within the last two intervals, or all is so new."""
     figures: dict[str, int | float] = {"interval_minutes": _minutes(seen.interval)}
-    read_at = seen.reads.last_read_at
+    read_at, began_at = seen.reads.last_read_at, seen.reads.began_at
     if read_at is not None:
         figures["age_minutes"] = _minutes(seen.now - read_at)
     if not seen.polling:
         return Finding(passed=True, figures=figures, text="polling is switched off")
-    if read_at is None:
-        return Finding(passed=False, figures=figures, text="the CRM was never read to its end")
-    age = seen.now - read_at
+    since = read_at or began_at
+    if since is None:
+        return Finding(passed=True, figures=figures, text="nothing has begun yet")
+    age = seen.now - since
+    text = "" if read_at is not None else "the CRM was never read to its end"
     grave = age > max(_DAY, 4 * seen.interval)
-    return Finding(passed=age <= 2 * seen.interval + _LATE, figures=figures, grave=grave)
+    return Finding(passed=age <= 2 * seen.interval + _LATE, figures=figures, text=text, grave=grave)
 
 
 def watermark(seen: Evidence) -> Finding:

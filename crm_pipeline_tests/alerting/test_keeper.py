@@ -267,6 +267,15 @@ def test_a_step_fails_until_it_has_succeeded_again(engine: Engine) -> None:
     assert (runs.failing_steps, runs.left_by_reconcile) == ({"pull": "why"}, 2)
 
 
+def test_looking_is_remembered(watch: Watch) -> None:
+    """Since when, and when last: so that silence is not taken for health."""
+    with reading(watch.engine) as tx:
+        assert alerts.watch(tx, "default") is None
+    watch.look(minutes=3)
+    with reading(watch.engine) as tx:
+        assert alerts.watch(tx, "default") == alerts.Watch(NOON, NOON + 2 * MINUTE)
+
+
 def test_a_trial_names_no_incident() -> None:
     """Programs that read the document open nothing for it."""
     assert trial("default").document["incidents"] == []

@@ -57,9 +57,18 @@ def test_freshness_allows_two_intervals(age: int, *, passed: bool, grave: bool) 
     assert finding.figures == {"interval_minutes": 30, "age_minutes": age}
 
 
-def test_freshness_before_the_first_read() -> None:
-    """Polling that never read the CRM to its end is not fresh."""
-    assert not rules.freshness(_read(None)).passed
+@pytest.mark.parametrize(
+    "age, passed, grave",
+    [(None, True, False), (0, True, False), (65, True, False), (66, False, False), (1441, False, True)],
+    ids=str,
+)
+def test_freshness_before_the_first_read(age: int | None, *, passed: bool, grave: bool) -> None:
+    """A new system has the same time; days without any complete read are an error."""
+    began_at = None if age is None else NOON - age * MINUTE
+    finding = rules.freshness(replace(FINE, reads=Reads(began_at=began_at)))
+    assert (finding.passed, finding.grave) == (passed, grave)
+    assert "age_minutes" not in finding.figures
+    assert finding.text == ("nothing has begun yet" if age is None else "the CRM was never read to its end")
 
 
 def test_freshness_is_nothing_to_ask_of_webhooks() -> None:
