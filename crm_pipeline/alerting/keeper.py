@@ -9,8 +9,9 @@ from sqlalchemy.engine import Connection as Transaction
 from sqlalchemy.engine import Engine
 
 from crm_pipeline import instants
-from crm_pipeline.alerting.channels import Channel, DeliveryError
+from crm_pipeline.alerting.channels import Channel
 from crm_pipeline.alerting.conditions import Condition, Runs
+from crm_pipeline.alerting.delivery import deliver
 from crm_pipeline.alerting.messages import message
 from crm_pipeline.store import alerts, state
 from crm_pipeline.store.alerts import Incident
@@ -19,12 +20,12 @@ from crm_pipeline.store.engine import writing
 QUIET = timedelta(minutes=5)
 """So long must a condition be gone before its incident is over: what comes and goes is one incident."""
 PATIENCE = timedelta(minutes=2)
-"""What is gone before then was no incident, and nobody is told: the next run may mend it."""
+"""What is gone before then and stays away is told to nobody: the next run may mend it."""
 _CLAIM = timedelta(minutes=3)
 """Longer than all channels take together; then another process may try."""
 _WAITS = tuple(timedelta(minutes=minutes) for minutes in (1, 2, 5, 10, 20, 40, 60))
 GIVEN_UP = timedelta(days=3)
-"""What nobody could be told for so long is told no more."""
+"""A channel that could not be told for so long, and so often as there are waits, is told no more."""
 _STEPS = ("pull", "apply", "push", "reconcile")
 
 
@@ -33,18 +34,28 @@ def note(
 ) -> None:
     """Open incidents for what is wrong and has none, and close those of what is well again."""
     with writing(engine) as tx:
-        known = {incident.key: incident for incident in alerts.open_ones(tx, connection)}
+        alerts.look(tx, connection, now)
+        known = {incident.key: incident for incident in alerts.open_ones(tx, connection, lock=True)}
         for each in found:
-            facts = {"grave": each.grave, "text": each.text, "figures": dict(each.figures)}
-            if each.key in known:
-                alerts.still(tx, known[each.key].id, now, **facts)
+            facts = {"text": each.text, "figures": dict(each.figures)}
+            incident = known.pop(each.key, None)
+            if incident is None:
+                alerts.begin(tx, connection, now, key=each.key, grave=each.grave, **facts)
             else:
-                alerts.begin(tx, connection, now, channels, now + PATIENCE, key=each.key, **facts)
-        wrong = {each.key for each in found}
+                grave = each.grave or incident.grave  # an error is one until it is over
+                to_tell = _to_tell(incident, channels, now, worse=grave and not incident.grave)
+                alerts.still(tx, incident, now, to_tell, grave=grave, **facts)
         for incident in known.values():
-            over = not incident.told or now - incident.seen_at >= QUIET
-            if incident.key not in wrong and over:
+            if now - incident.seen_at >= QUIET:
                 alerts.end(tx, incident, now)
+
+
+def _to_tell(incident: Incident, channels: Sequence[str], now: datetime, *, worse: bool) -> list[str]:
+    """Channels that have never heard of what is wrong for long enough, or heard only of a warning."""
+    if now - incident.opened_at < PATIENCE:
+        return []
+    known = set() if worse else {*incident.told, *incident.waiting}
+    return [name for name in channels if name not in known]
 
 
 def tell(
@@ -55,25 +66,30 @@ def tell(
 ) -> dict[str, str]:
     """Tell what is due, all of it in one message to each channel; which channels failed, and how.
 
-    What a channel did not take is tried again later, by itself. If the process dies between the
-    sending and its note, the message is sent once more.
+    What a channel took is noted at once, whatever the others do. What it did not take is tried again
+    later, by itself. If the process dies between a sending and its note, that message is sent once more.
     """
     with writing(engine) as tx:
         due = alerts.claim(tx, connection, now(), _CLAIM)
     if not due:
         return {}
     failed: dict[str, str] = {}
-    for name in sorted({channel for incident in due for channel in incident.waiting}):
-        mine = [incident for incident in due if name in incident.waiting]
-        try:
-            if name in channels:  # one that is configured no more counts as told
-                channels[name](message(connection, mine))
-        except DeliveryError as error:
-            failed[name] = str(error)
+    names = sorted({channel for incident in due for channel in incident.waiting})
+    mine = {name: [incident for incident in due if name in incident.waiting] for name in names}
     with writing(engine) as tx:
-        for incident in due:
-            reached = [name for name in incident.waiting if name not in failed]
-            alerts.heard(tx, incident, reached, _again_at(incident, now()))
+        for name in mine.keys() - channels.keys():  # configured no more: nobody to tell
+            for incident in mine[name]:
+                alerts.leave(tx, incident, name)
+    messages = {name: message(connection, about, name) for name, about in mine.items() if name in channels}
+    for name, failure in deliver(connection, channels, messages):
+        with writing(engine) as tx:
+            for incident in mine[name]:
+                if failure is None:
+                    alerts.heard(tx, incident, name, now())
+                else:
+                    alerts.missed(tx, incident, _again_at(incident, now()))
+        if failure is not None:
+            failed[name] = failure
     return failed
 
 
@@ -94,4 +110,6 @@ def our_runs(
 
 def _again_at(incident: Incident, now: datetime) -> datetime | None:
     since = incident.closed_at or incident.opened_at
-    return None if now - since > GIVEN_UP else now + _WAITS[min(incident.attempts, len(_WAITS) - 1)]
+    if now - since > GIVEN_UP and incident.attempts >= len(_WAITS):
+        return None
+    return now + _WAITS[min(incident.attempts, len(_WAITS) - 1)]

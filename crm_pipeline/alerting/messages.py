@@ -19,10 +19,10 @@ class Message:
     document: dict[str, Any]
 
 
-def message(connection: str, incidents: Sequence[Incident]) -> Message:
-    """All incidents in one message, those that begin before those that are over."""
+def message(connection: str, incidents: Sequence[Incident], channel: str) -> Message:
+    """All incidents in one message to a channel, those that are open before those that are over."""
     ordered = sorted(incidents, key=lambda each: (each.closed_at is not None, not each.grave, each.id))
-    lines = [_line(each) for each in ordered]
+    lines = [_line(each, known=channel in each.told) for each in ordered]
     more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
     return Message(
         subject=f"[crm_pipeline] {connection}: {_title(ordered[0])}{more}",
@@ -55,11 +55,12 @@ def _state(incident: Incident) -> str:
     return "ERROR" if incident.grave else "WARNING"
 
 
-def _line(incident: Incident) -> str:
+def _line(incident: Incident, *, known: bool) -> str:
     if incident.closed_at is not None:
         return f"RECOVERED: {incident.key}, after {_span(incident)}"
     figures = ", ".join(f"{name} {number:g}" for name, number in incident.figures.items())
-    return f"{_state(incident)}: {incident.text}" + (f" ({figures})" if figures else "")
+    again = "still wrong, now an error: " if known else ""  # the only reason to tell of it once more
+    return f"{_state(incident)}: {again}{incident.text}" + (f" ({figures})" if figures else "")
 
 
 def _span(incident: Incident) -> str:

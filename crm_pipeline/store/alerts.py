@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from crm_pipeline import instants
+from crm_pipeline.store import observations
 from crm_pipeline.store.tables import alerts
 
 
@@ -33,34 +35,51 @@ class Incident:
     attempts: int
 
 
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Since when somebody has looked for what is wrong, and when last."""
+
+    since: datetime
+    looked_at: datetime
+
+
+_WATCH = "watch"
 _COLUMNS = tuple(alerts.c[name] for name in Incident.__slots__)
 
 
-def open_ones(tx: Connection, connection: str) -> list[Incident]:
-    """What is wrong now, oldest first."""
-    return _load(tx, connection, alerts.c.closed_at.is_(None))
+def open_ones(tx: Connection, connection: str, *, lock: bool = False) -> list[Incident]:
+    """What is wrong now, oldest first; with ``lock`` nobody else changes it until the transaction ends."""
+    return _load(tx, connection, alerts.c.closed_at.is_(None), lock=lock)
 
 
-def begin(
-    tx: Connection, connection: str, at: datetime, channels: Sequence[str], due_at: datetime, **facts: Any
-) -> None:
+def watch(tx: Connection, connection: str) -> Watch | None:
+    """Who looks; None when nobody has ever looked."""
+    found = observations.load(tx, connection, _WATCH)
+    return Watch(*(instants.from_text(found[name]) for name in Watch.__slots__)) if found else None
+
+
+def look(tx: Connection, connection: str, at: datetime) -> None:
+    """Note that somebody looks now."""
+    first = {"since": instants.to_text(at)}
+    seen = first | observations.locked(tx, connection, _WATCH) | {"looked_at": instants.to_text(at)}
+    observations.save(tx, connection, _WATCH, seen)
+
+
+def begin(tx: Connection, connection: str, at: datetime, **facts: Any) -> None:
     """Note that something is wrong; where another process was first, its row stands."""
-    row = {
-        "connection": connection,
-        "opened_at": at,
-        "seen_at": at,
-        "told": [],
-        "waiting": list(channels),
-        "attempts": 0,
-        "due_at": due_at if channels else None,
-        **facts,
-    }
+    told = {"told": [], "waiting": [], "attempts": 0}
+    row = {"connection": connection, "opened_at": at, "seen_at": at, **told, **facts}
     tx.execute(_insert(tx).values(row).on_conflict_do_nothing())
 
 
-def still(tx: Connection, incident: int, at: datetime, **facts: Any) -> None:
-    """Note that it is wrong still, and how it stands."""
-    tx.execute(alerts.update().where(alerts.c.id == incident).values(seen_at=at, **facts))
+def still(
+    tx: Connection, incident: Incident, at: datetime, to_tell: Collection[str] = (), **facts: Any
+) -> None:
+    """Note that it is wrong still, how it stands, and which further channels are to hear of it."""
+    if to_tell:
+        waiting = sorted({*incident.waiting, *to_tell})
+        facts |= {"waiting": waiting, "attempts": 0, "due_at": at}
+    _change(tx, incident.id, seen_at=at, **facts)
 
 
 def end(tx: Connection, incident: Incident, at: datetime) -> None:
@@ -82,23 +101,28 @@ def claim(tx: Connection, connection: str, now: datetime, term: timedelta) -> li
     return mine
 
 
-def heard(tx: Connection, incident: Incident, channels: Iterable[str], again_at: datetime | None) -> None:
-    """Note which channels took it; the others are tried again at a time, or never."""
-    reached = set(channels)
-    waiting = [name for name in incident.waiting if name not in reached]
-    told = sorted({*incident.told, *reached})
-    # Where it has ended meanwhile, what is left to tell is the end.
-    same = sa.and_(alerts.c.id == incident.id, _closed_at_is(incident.closed_at))
-    due_at = again_at if waiting else None
-    values = {
-        "told": told,
-        "waiting": waiting,
-        "attempts": incident.attempts + bool(waiting),
-        "due_at": due_at,
-    }
-    if not tx.execute(alerts.update().where(same).values(**values)).rowcount:
-        over = {"told": told, "waiting": told, "attempts": 0, "due_at": again_at or incident.seen_at}
-        tx.execute(alerts.update().where(alerts.c.id == incident.id).values(**over))
+def heard(tx: Connection, incident: Incident, channel: str, at: datetime) -> None:
+    """Note that a channel took what was told; where it ended or got worse meanwhile, that is next."""
+    current = _locked(tx, incident.id)
+    told = sorted({*current.told, channel})
+    if (current.closed_at, current.grave) == (incident.closed_at, incident.grave):
+        waiting = [name for name in current.waiting if name != channel]
+        due: dict[str, Any] = {} if waiting else {"due_at": None}
+    else:
+        waiting, due = sorted({*current.waiting, channel}), {"due_at": at}
+    _change(tx, incident.id, told=told, waiting=waiting, **due)
+
+
+def missed(tx: Connection, incident: Incident, again_at: datetime | None) -> None:
+    """Note that a channel did not take it: whoever still waits is tried again at a time, or never."""
+    if _locked(tx, incident.id).closed_at == incident.closed_at:
+        _change(tx, incident.id, attempts=incident.attempts + 1, due_at=again_at)
+
+
+def leave(tx: Connection, incident: Incident, channel: str) -> None:
+    """Note that a channel is told no more of it."""
+    waiting = [name for name in _locked(tx, incident.id).waiting if name != channel]
+    _change(tx, incident.id, waiting=waiting, **({} if waiting else {"due_at": None}))
 
 
 def count_open(tx: Connection, connection: str) -> dict[bool, int]:
@@ -111,12 +135,22 @@ def count_open(tx: Connection, connection: str) -> dict[bool, int]:
     return {row.grave: row.number for row in tx.execute(query)}
 
 
-def _closed_at_is(at: datetime | None) -> sa.ColumnElement[bool]:
-    return alerts.c.closed_at.is_(None) if at is None else alerts.c.closed_at == at
+def _locked(tx: Connection, incident: int) -> Incident:
+    """As it stands now; nobody else changes it until the transaction ends."""
+    query = sa.select(*_COLUMNS).where(alerts.c.id == incident).with_for_update()
+    return Incident(*tx.execute(query).one())
 
 
-def _load(tx: Connection, connection: str, condition: sa.ColumnElement[bool]) -> list[Incident]:
+def _change(tx: Connection, incident: int, **values: Any) -> None:
+    tx.execute(alerts.update().where(alerts.c.id == incident).values(**values))
+
+
+def _load(
+    tx: Connection, connection: str, condition: sa.ColumnElement[bool], *, lock: bool = False
+) -> list[Incident]:
     query = sa.select(*_COLUMNS).where(alerts.c.connection == connection, condition).order_by(alerts.c.id)
+    if lock:
+        query = query.with_for_update()
     return [Incident(*row) for row in tx.execute(query)]
 
 

@@ -78,6 +78,13 @@ def finish_run(tx: Connection, row_id: int, at: datetime, **values: Any) -> None
     tx.execute(sync_runs.update().where(sync_runs.c.id == row_id).values(finished_at=at, **values))
 
 
+def first_run_at(tx: Connection, connection: str) -> datetime | None:
+    """When the oldest run that is remembered began."""
+    query = sa.select(sa.func.min(sync_runs.c.started_at)).where(sync_runs.c.connection == connection)
+    first: datetime | None = tx.execute(query).scalar_one()
+    return first
+
+
 def latest_run(tx: Connection, connection: str, step: str, state: str | None = None) -> RunRow | None:
     """The newest run of a step, or its newest in a state."""
     query = (

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Engine
 
 from crm_pipeline import jsonio
 from crm_pipeline.connection import Connection
-from crm_pipeline.store import health, landing, observations, rejects, state, traffic
+from crm_pipeline.store import alerts, health, landing, observations, rejects, state, traffic
 from crm_pipeline.store.engine import reading, writing
 from crm_pipeline.sync import sample, shape
 from crm_pipeline.sync.budget import SharedBudget, Spent
@@ -37,6 +37,8 @@ class Reads:
     watermark: datetime | None = None
     newest: datetime | None = None
     """The newest modified time among the records that this read, or one before it, has brought."""
+    began_at: datetime | None = None
+    """Where no read was ever complete: when the first run or the first look for alerts began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +106,12 @@ class Witness:
             seen = observations.load(tx, name, _SHAPE)
             read_at = known.last_read_at if known is not None else None
             newest = health.newest_read(tx, name, read_at) if read_at is not None else None
+            began_at = _began_at(tx, name) if read_at is None else None
         if self.look:
             with writing(self.engine) as tx:
                 seen = self._note_shape(tx, now)
         return {
-            "reads": Reads(read_at, known.watermark if known is not None else None, newest),
+            "reads": Reads(read_at, known.watermark if known is not None else None, newest, began_at),
             "budget": SharedBudget(self.engine, name, bounds).spent(),
             "daily_share": bounds.daily_share,
             "shape": shape.judged(seen, now),
@@ -131,3 +134,9 @@ class Witness:
         seen = {**shape.noted(seen, objects, paths, now), "seen_to": fresh[-1][0]}
         observations.save(tx, name, _SHAPE, seen)
         return seen
+
+
+def _began_at(tx: Transaction, connection: str) -> datetime | None:
+    watch = alerts.watch(tx, connection)
+    known = (state.first_run_at(tx, connection), watch.since if watch is not None else None)
+    return min((moment for moment in known if moment is not None), default=None)

@@ -43,6 +43,8 @@ class Health:
     """Contacts whose id is another contact's in another spelling."""
     claimed: int = 0
     """Records that claim to be a contact which another record is linked to."""
+    webhook_rejects: int = 0
+    """Open rejects of webhooks."""
 
 
 EMPTY = Health({}, 0, 0, 0, 0, 0, None, 0, 0, 0, 0)
@@ -68,6 +70,7 @@ def read_health(tx: Transaction, connection: Connection) -> Health:
         odd_status=odd["status"],
         doubled=_doubled(tx, connection.default_region),
         claimed=rejects.count_claims(tx, connection.name),
+        webhook_rejects=rejected.get("webhook", 0),
     )
 
 

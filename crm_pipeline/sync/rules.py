@@ -18,6 +18,8 @@ _MANY = 0.05
 """A share of records, or of pairs, that no longer are single mishaps."""
 _FEW = 10
 """So many are too few to speak of a share."""
+_MANY_PUSHES = 1000
+"""So many contacts that the CRM does not take are an error, however many others it takes."""
 _ECHO_RATE = 0.1
 _BUDGET_LOW = 0.8
 
@@ -38,18 +40,20 @@ Rule: TypeAlias = Callable[[Evidence], Finding]
 
 
 def freshness(seen: Evidence) -> Finding:
-    """While polling is on, the CRM was read to its end within the last two intervals."""
+    """While polling is on, the CRM was read to its end within the last two intervals, or all is so new."""
     figures: dict[str, int | float] = {"interval_minutes": _minutes(seen.interval)}
-    read_at = seen.reads.last_read_at
+    read_at, began_at = seen.reads.last_read_at, seen.reads.began_at
     if read_at is not None:
         figures["age_minutes"] = _minutes(seen.now - read_at)
     if not seen.polling:
         return Finding(passed=True, figures=figures, text="polling is switched off")
-    if read_at is None:
-        return Finding(passed=False, figures=figures, text="the CRM was never read to its end")
-    age = seen.now - read_at
+    since = read_at or began_at
+    if since is None:
+        return Finding(passed=True, figures=figures, text="nothing has begun yet")
+    age = seen.now - since
+    text = "" if read_at is not None else "the CRM was never read to its end"
     grave = age > max(_DAY, 4 * seen.interval)
-    return Finding(passed=age <= 2 * seen.interval + _LATE, figures=figures, grave=grave)
+    return Finding(passed=age <= 2 * seen.interval + _LATE, figures=figures, text=text, grave=grave)
 
 
 def watermark(seen: Evidence) -> Finding:
@@ -98,18 +102,23 @@ def unknown_choices(seen: Evidence) -> Finding:
 
 
 def rejects(seen: Evidence) -> Finding:
-    """No record and no contact is rejected."""
+    """No record, no webhook and no contact is rejected."""
     health = seen.health
-    rate = health.pull_rejects / health.landed if health.landed else 0.0
+    came, pushed = health.pull_rejects + health.webhook_rejects, health.push_rejects
+    # A rejected webhook has landed no record.
+    came_rate = _share(came, health.landed + health.webhook_rejects)
+    push_rate = _share(pushed, health.contacts)
     figures = {
         "pull_rejects": health.pull_rejects,
-        "push_rejects": health.push_rejects,
+        "webhook_rejects": health.webhook_rejects,
+        "push_rejects": pushed,
         "landed": health.landed,
-        "reject_rate": round(rate, 6),
+        "reject_rate": round(came_rate, 6),
+        "push_reject_rate": round(push_rate, 6),
     }
-    found = health.pull_rejects + health.push_rejects
-    text = "crm-pipeline rejects list says which and why" if found else ""
-    return Finding(passed=not found, figures=figures, text=text, grave=found >= _FEW and rate > _MANY)
+    text = "crm-pipeline rejects list says which and why" if came or pushed else ""
+    many = (came >= _FEW and came_rate > _MANY) or (pushed >= _FEW and push_rate > _MANY)
+    return Finding(passed=not text, figures=figures, text=text, grave=many or pushed >= _MANY_PUSHES)
 
 
 def counts_add_up(seen: Evidence) -> Finding:
@@ -176,6 +185,11 @@ RULES: Mapping[Part, tuple[Rule, ...]] = {
 def judge(seen: Evidence, parts: Iterable[Part]) -> dict[str, Finding]:
     """The verdicts of the rules of these parts, by name."""
     return {rule.__name__: rule(seen) for part in parts for rule in RULES[part]}
+
+
+def _share(part: int, whole: int) -> float:
+    """Of nothing, anything is all."""
+    return part / whole if whole else float(part > 0)
 
 
 def _minutes(span: timedelta) -> float:

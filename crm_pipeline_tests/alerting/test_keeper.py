@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy.engine import Engine
 
-from crm_pipeline.alerting.channels import DeliveryError
+from crm_pipeline.alerting.channels import Channel, DeliveryError
 from crm_pipeline.alerting.conditions import Condition
 from crm_pipeline.alerting.keeper import GIVEN_UP, PATIENCE, QUIET, note, our_runs, tell
 from crm_pipeline.alerting.messages import Message, trial
@@ -47,7 +47,7 @@ class Watch:
     """Somebody who looks each minute."""
 
     engine: Engine
-    channels: dict[str, Listener]
+    channels: Mapping[str, Channel]
     now: datetime = NOON
 
     def look(self, *found: Condition, minutes: int = 1) -> dict[str, str]:
@@ -109,6 +109,61 @@ def test_what_comes_and_goes_is_one_incident(watch: Watch, chat: Listener) -> No
     assert len(chat.heard) == 2
 
 
+def test_what_comes_and_goes_each_minute_is_told(watch: Watch, chat: Listener) -> None:
+    """It is never there for long, and wrong all the same."""
+    for _ in range(10):
+        watch.look(AWAY)
+        watch.look()
+    assert len(chat.heard) == 1
+
+
+def test_a_channel_that_is_set_later_hears_of_what_is_wrong(engine: Engine, chat: Listener) -> None:
+    """Also where nobody was set at all before; the others hear nothing twice, and its end both."""
+    watch = Watch(engine, {})
+    watch.look(AWAY, minutes=30)
+    watch.channels = {"chat": chat}
+    watch.look(AWAY, minutes=2)
+    mail = Listener(works=False)
+    watch.channels = {"chat": chat, "mail": mail}
+    watch.look(AWAY, minutes=30)
+    mail.works = True
+    watch.look(AWAY, minutes=40)
+    assert chat.heard == mail.heard == ["ERROR: pull fails: the CRM answered 503"]
+    watch.look(minutes=6)
+    assert (len(chat.heard), len(mail.heard)) == (2, 2)
+
+
+def test_a_channel_that_is_taken_away_and_set_again_hears_of_it(engine: Engine) -> None:
+    """What it was never told is not counted as told."""
+    mail = Listener(works=False)
+    watch = Watch(engine, {"mail": mail})
+    watch.look(AWAY, minutes=4)
+    watch.channels = {}
+    watch.look(AWAY, minutes=10)
+    mail.works = True
+    watch.channels = {"mail": mail}
+    watch.look(AWAY, minutes=2)
+    assert len(mail.heard) == 1
+
+
+def test_a_warning_that_becomes_an_error_is_told_once_more(engine: Engine, chat: Listener) -> None:
+    """However often it gets better and worse; who hears of it only then is told as of any error."""
+    mail = Listener(works=False)
+    watch = Watch(engine, {"chat": chat, "mail": mail})
+    watch.look(REJECTS, minutes=10)
+    for _ in range(3):
+        watch.look(replace(REJECTS, grave=True), minutes=2)
+        watch.look(REJECTS, minutes=2)
+    mail.works = True
+    watch.look(REJECTS, minutes=30)
+    watch.look(minutes=6)
+    what = "the check 'rejects' fails (pull_rejects 2)"
+    over = "RECOVERED: check rejects, after 51 min"
+    assert chat.heard == [f"WARNING: {what}", f"ERROR: still wrong, now an error: {what}", over]
+    assert mail.heard == [f"ERROR: {what}", over]
+    assert len({each["id"] for each in chat.documents}) == 1
+
+
 def test_several_at_once_are_one_message(watch: Watch, chat: Listener) -> None:
     """The worst first, with figures, and a document for programs."""
     watch.look(REJECTS, AWAY, minutes=5)
@@ -161,7 +216,9 @@ def test_what_could_not_be_told_for_days_is_let_go(engine: Engine) -> None:
     watch = Watch(engine, {"mail": mail})
     watch.look(AWAY, minutes=3)
     watch.now += GIVEN_UP
-    watch.look(AWAY)
+    for _ in range(10):
+        watch.look(AWAY)
+        watch.now += timedelta(hours=1)
     mail.works = True
     watch.look(AWAY, minutes=5)
     assert mail.heard == []
@@ -169,15 +226,12 @@ def test_what_could_not_be_told_for_days_is_let_go(engine: Engine) -> None:
 
 def test_a_process_that_died_while_telling_is_followed_by_another(engine: Engine, chat: Listener) -> None:
     """What was claimed and never noted is told after some minutes."""
-
-    def dies(_message: Message) -> None:
-        raise KeyboardInterrupt
-
     watch = Watch(engine, {"chat": chat})
-    note(engine, "default", [AWAY], ["chat"], watch.now)
-    watch.now += PATIENCE
-    with pytest.raises(KeyboardInterrupt):
-        tell(engine, "default", {"chat": dies}, lambda: watch.now)
+    for _ in range(2):
+        note(engine, "default", [AWAY], ["chat"], watch.now)
+        watch.now += PATIENCE
+    with writing(engine) as tx:
+        assert alerts.claim(tx, "default", watch.now, 3 * MINUTE)
     watch.look(AWAY)
     assert chat.heard == []
     watch.look(AWAY, minutes=4)
@@ -189,7 +243,7 @@ def test_without_channels_incidents_are_noted_all_the_same(engine: Engine) -> No
     watch = Watch(engine, {})
     watch.look(AWAY, minutes=5)
     assert watch.open == ["step pull"]
-    watch.look()
+    watch.look(minutes=6)
     assert watch.open == []
 
 
@@ -211,6 +265,15 @@ def test_a_step_fails_until_it_has_succeeded_again(engine: Engine) -> None:
         state.start_run(tx, "default", "pull", "run", NOON + MINUTE)
         runs = our_runs(tx, "default")
     assert (runs.failing_steps, runs.left_by_reconcile) == ({"pull": "why"}, 2)
+
+
+def test_looking_is_remembered(watch: Watch) -> None:
+    """Since when, and when last: so that silence is not taken for health."""
+    with reading(watch.engine) as tx:
+        assert alerts.watch(tx, "default") is None
+    watch.look(minutes=3)
+    with reading(watch.engine) as tx:
+        assert alerts.watch(tx, "default") == alerts.Watch(NOON, NOON + 2 * MINUTE)
 
 
 def test_a_trial_names_no_incident() -> None:

@@ -41,7 +41,7 @@ def test_three_days_without_the_crm_are_one_incident_and_one_catch_up(
     play.away(away=True)
     play.go_on(timedelta(days=3), step)
     assert play.runs == {("pull_job", True): 1, ("pull_job", False): 6}
-    assert [line.split(":")[0] for line in lines] == ["ERROR", "WARNING"]
+    assert [line.split(":")[0] for line in lines] == ["ERROR", "WARNING", "ERROR"]
     assert "s3cret" not in repr(world.rows("SELECT * FROM alerts"))
     for key in list(world.crm.records)[:5]:
         world.crm.edit(key, notes="edited while nobody could read it")
@@ -52,6 +52,7 @@ def test_three_days_without_the_crm_are_one_incident_and_one_catch_up(
     assert play.runs == {("pull_job", True): 3, ("pull_job", False): 6}
     assert sorted(line.split(" (")[0].split(", after")[0] for line in lines) == [
         "ERROR: pull fails: the CRM cannot answer now",
+        "ERROR: still wrong, now an error: the check 'freshness' fails",
         "RECOVERED: check freshness",
         "RECOVERED: step pull",
         "WARNING: the check 'freshness' fails",

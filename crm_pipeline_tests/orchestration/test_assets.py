@@ -202,7 +202,7 @@ def test_rejects_leave_a_run_green_with_a_warning(instance: dg.DagsterInstance) 
     assert result.success
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
     assert {check.severity for check in checks.values()} == {dg.AssetCheckSeverity.WARN}
-    assert [name for name, check in checks.items() if not check.passed] == ["freshness", "rejects"]
+    assert [name for name, check in checks.items() if not check.passed] == ["rejects"]
     assert checks["rejects"].metadata["reject_rate"].value == 0.01
 
 

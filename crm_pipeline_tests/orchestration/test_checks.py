@@ -39,6 +39,6 @@ def test_severity_and_figures_reach_dagster(instance: dg.DagsterInstance) -> Non
     assert found["rejects"].metadata["pull_rejects"].value == 90
     assert found["rejects"].description == "crm-pipeline rejects list says which and why"
     assert [name for name, each in found.items() if each.passed] == [
-        "watermark", "budget", "record_shape", "unknown_choices",
+        "freshness", "watermark", "budget", "record_shape", "unknown_choices",
         "backlog", "one_row_each", "sampled_parity",
     ]  # fmt: skip

@@ -58,11 +58,12 @@ def test_records_are_counted_where_they_are(engine: sa.Engine) -> None:
         ids = [row.id for row in landing.waiting(tx, "default", 10)]
         landing.settle(tx, [(ids[0], "created"), (ids[1], "created"), (ids[2], "rejected")], NOON)
         rejects.write(tx, "default", [NewReject("pull", "r2", {"capacity": "is no number"})], "run", NOON)
+        rejects.write(tx, "default", [NewReject("webhook", "e1", {"body": "is no object"})], "run", NOON)
         rejects.write(tx, "default", [NewReject("push", "c1", {"capacity": "is no number"})], "run", NOON)
     health = _health(engine)
     assert (health.landed, health.waiting) == (5, 2)
     assert (health.outcomes["created"], health.outcomes["rejected"]) == (2, 1)
-    assert (health.pull_rejects, health.push_rejects) == (1, 1)
+    assert (health.pull_rejects, health.webhook_rejects, health.push_rejects) == (1, 1, 1)
 
 
 def test_records_by_day_are_those_of_the_window(engine: sa.Engine) -> None:

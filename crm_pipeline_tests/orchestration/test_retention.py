@@ -129,9 +129,11 @@ def test_alerts_that_are_over_go(engine: sa.Engine) -> None:
     with writing(engine) as tx:
         for key in ("open", "over", "to tell"):
             facts: dict[str, Any] = {"key": key, "grave": True, "text": key, "figures": {}}
-            alerts.begin(tx, "default", long_ago, ["chat"] if key == "to tell" else [], long_ago, **facts)
+            alerts.begin(tx, "default", long_ago, **facts)
+        for incident in alerts.open_ones(tx, "default"):
+            alerts.still(tx, incident, long_ago, ["chat"] if incident.key == "to tell" else [])
         for incident in alerts.claim(tx, "default", long_ago, timedelta(minutes=1)):
-            alerts.heard(tx, incident, ["chat"], None)
+            alerts.heard(tx, incident, "chat", long_ago)
         for incident in alerts.open_ones(tx, "default"):
             if incident.key != "open":
                 alerts.end(tx, incident, long_ago)

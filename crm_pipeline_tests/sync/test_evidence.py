@@ -7,8 +7,8 @@ from datetime import timedelta
 import sqlalchemy as sa
 
 from crm_pipeline.connection import Connection
-from crm_pipeline.store import observations
-from crm_pipeline.store.engine import reading
+from crm_pipeline.store import alerts, observations, state
+from crm_pipeline.store.engine import reading, writing
 from crm_pipeline.sync.context import lease_held
 from crm_pipeline.sync.evidence import Evidence, Part, Witness
 from crm_pipeline.sync.forget import forget
@@ -37,6 +37,21 @@ def test_an_empty_database_has_nothing_to_say(world: World) -> None:
     seen = _gather(world)
     assert (seen.reads.last_read_at, seen.shape, seen.sample) == (None, Shape(), Sample())
     assert (seen.written, seen.came_back, seen.unknown_choices) == (0, 0, 0)
+
+
+def test_what_was_never_read_began_with_the_first_run_or_look(world: World) -> None:
+    """The earlier of the two; once the CRM was read, that time says all."""
+    now = world.crm.clock()
+    assert _gather(world).reads.began_at is None
+    with writing(world.engine) as tx:
+        alerts.look(tx, "default", now)
+        alerts.look(tx, "default", now + timedelta(hours=1))
+    assert _gather(world).reads.began_at == now
+    with writing(world.engine) as tx:
+        state.start_run(tx, "default", "pull", "run", now - timedelta(days=1))
+    assert _gather(world).reads.began_at == now - timedelta(days=1)
+    _fill(world, 1)
+    assert (_gather(world).reads.began_at, _gather(world).reads.last_read_at is None) == (None, False)
 
 
 def test_the_sample_takes_turns_and_finds_what_was_written_past_the_trigger(world: World) -> None:

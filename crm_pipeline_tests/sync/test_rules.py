@@ -57,9 +57,18 @@ def test_freshness_allows_two_intervals(age: int, *, passed: bool, grave: bool) 
     assert finding.figures == {"interval_minutes": 30, "age_minutes": age}
 
 
-def test_freshness_before_the_first_read() -> None:
-    """Polling that never read the CRM to its end is not fresh."""
-    assert not rules.freshness(_read(None)).passed
+@pytest.mark.parametrize(
+    "age, passed, grave",
+    [(None, True, False), (0, True, False), (65, True, False), (66, False, False), (1441, False, True)],
+    ids=str,
+)
+def test_freshness_before_the_first_read(age: int | None, *, passed: bool, grave: bool) -> None:
+    """A new system has the same time; days without any complete read are an error."""
+    began_at = None if age is None else NOON - age * MINUTE
+    finding = rules.freshness(replace(FINE, reads=Reads(began_at=began_at)))
+    assert (finding.passed, finding.grave) == (passed, grave)
+    assert "age_minutes" not in finding.figures
+    assert finding.text == ("nothing has begun yet" if age is None else "the CRM was never read to its end")
 
 
 def test_freshness_is_nothing_to_ask_of_webhooks() -> None:
@@ -126,13 +135,13 @@ def test_a_choice_that_nobody_knows_warns() -> None:
     assert not rules.unknown_choices(replace(FINE, unknown_choices=1)).passed
 
 
-@pytest.mark.parametrize("health", [replace(WELL, pull_rejects=1), replace(WELL, push_rejects=1)])
-def test_one_open_reject_warns(health: Health) -> None:
-    """Any open reject, of a record or of a contact, is told with its figures."""
-    finding = rules.rejects(_seen(health))
+@pytest.mark.parametrize("kind", ["pull_rejects", "webhook_rejects", "push_rejects"])
+def test_one_open_reject_warns(kind: str) -> None:
+    """Any open reject, of a record, a webhook or a contact, is told with its figures."""
+    finding = rules.rejects(_seen(replace(WELL, **{kind: 1})))  # type: ignore[arg-type]
     assert (finding.passed, finding.grave) == (False, False)
-    figures = finding.figures
-    assert (figures["pull_rejects"], figures["push_rejects"]) == (health.pull_rejects, health.push_rejects)
+    rejected = {name: number for name, number in finding.figures.items() if name.endswith("_rejects")}
+    assert rejected == {"pull_rejects": 0, "webhook_rejects": 0, "push_rejects": 0, kind: 1}
 
 
 @pytest.mark.parametrize(
@@ -143,6 +152,25 @@ def test_many_rejects_are_an_error(rejected: int, landed: int, *, grave: bool) -
     finding = rules.rejects(_seen(replace(WELL, pull_rejects=rejected, landed=landed)))
     assert finding.grave is grave
     assert finding.figures["reject_rate"] == round(rejected / landed, 6)
+
+
+@pytest.mark.parametrize(
+    "health, grave",
+    [
+        (replace(WELL, landed=0, webhook_rejects=9), False),
+        (replace(WELL, landed=0, webhook_rejects=10), True),
+        (replace(WELL, landed=190, webhook_rejects=10), False),
+        (replace(WELL, landed=189, webhook_rejects=10), True),
+        (replace(WELL, landed=189, webhook_rejects=5, pull_rejects=5), True),
+        (replace(WELL, contacts=200, push_rejects=10), False),
+        (replace(WELL, contacts=199, push_rejects=10), True),
+        (replace(WELL, contacts=1_000_000, push_rejects=999), False),
+        (replace(WELL, contacts=1_000_000, push_rejects=1000), True),
+    ],
+)
+def test_many_rejected_webhooks_and_pushes_are_an_error(health: Health, *, grave: bool) -> None:
+    """By the same share; a thousand failed pushes are many whatever the share."""
+    assert rules.rejects(_seen(health)).grave is grave
 
 
 def test_nothing_landed_is_no_division_by_zero() -> None:
