@@ -13,6 +13,7 @@ from typing import Any
 
 _FRAMES = 8
 _STEPS = logging.getLogger("crm_pipeline.steps")
+_STEPS.addHandler(logging.NullHandler())  # where nobody takes the log over, Python would print the bare word
 
 
 class LogFormat(StrEnum):

@@ -166,7 +166,6 @@ def test_own_names_replace_the_built_in_ones() -> None:
         ({"a": [{"b": "x"}, {"b": "y"}]}, "a.1.b", "y"),
         ({"a": {"1": {"b": "x"}}}, "a.1.b", "x"),
         ({"a": ["x"]}, "a.0", "x"),
-        ({"": {"": "x"}}, ".", "x"),
         ({"a": {"b": None}}, "a.b", None),
     ],
 )

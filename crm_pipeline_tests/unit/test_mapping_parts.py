@@ -167,7 +167,7 @@ def test_a_choice_leads_to_one_value(path: str) -> None:
         )
 
 
-@pytest.mark.parametrize("path", ["a[b]", "a[=b]", "[a=b]", "a[b=c", "a[b=c]d", "a[b=]"])
+@pytest.mark.parametrize("path", ["a[b]", "a[=b]", "[a=b]", "a[b=c]d", "a[b=]"])
 def test_other_brackets_are_part_of_a_key(path: str) -> None:
     """Some CRMs have such names."""
     made = mapping(fields={"notes": {"names": path}})
