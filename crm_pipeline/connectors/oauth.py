@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -178,7 +178,8 @@ class Tokens(AuthBase):
         elif oauth.grant == "jwt_bearer":
             form = {"grant_type": _JWT_GRANT, "assertion": _assertion(oauth, self._url, now)}
         answer = self._ask(self._url, urlencode(form).encode(), self._headers())
-        return _token(answer, now, refresh if oauth.grant == "refresh_token" else None)
+        sent = [*form.values(), _shown(oauth.client_secret) or ""]
+        return _token(answer, now, refresh if oauth.grant == "refresh_token" else None, sent)
 
     def _client(self) -> dict[str, str]:
         if self._oauth.client_auth == "basic":
@@ -206,7 +207,7 @@ def _shown(secret: Any) -> str | None:
     return secret.get_secret_value() if secret is not None else None
 
 
-def _token(answer: Answered, now: datetime, refresh: str | None) -> Token:
+def _token(answer: Answered, now: datetime, refresh: str | None, sent: Sequence[str]) -> Token:
     try:
         told = orjson.loads(answer.body)
     except orjson.JSONDecodeError:
@@ -214,7 +215,7 @@ def _token(answer: Answered, now: datetime, refresh: str | None) -> Token:
     told = told if isinstance(told, dict) else {}
     value = told.get("access_token")
     if answer.status != _OK or not isinstance(value, str) or not _fits_header(value):
-        raise _refused(answer.status, told)
+        raise _refused(answer.status, told, sent)
     new = told.get("refresh_token")
     return Token(
         value,
@@ -248,11 +249,12 @@ def _ends(told: Mapping[str, Any], now: datetime) -> datetime | None:
     return now + life - min(EARLY, life * EARLY_SHARE)
 
 
-def _refused(status: int, told: Mapping[str, Any]) -> ConnectorError:
-    """Say why, in the standard's words; texts of a CRM may quote what was sent."""
+def _refused(status: int, told: Mapping[str, Any], sent: Sequence[str]) -> ConnectorError:
+    """Say why, in the standard's words; texts of a CRM may quote what was ``sent``."""
     if _THROTTLED in str(told.get("error_description", "")).lower() or status in {429, 503}:
         return TokenThrottledError("the CRM gives no new token now: too many were asked for")
-    codes = [code for code in (told.get("error"), told.get("status")) if is_code(code)]
+    said = [str(code) for code in (told.get("error"), told.get("status")) if is_code(code)]
+    codes = [code for code in said if not any(secret and secret in code for secret in sent)]
     answer = f"{status}: {codes[0]}" if codes else str(status)
     return TokenRefusedError(f"the CRM gives no access token (status {answer}); see auth.oauth")
 

@@ -38,7 +38,7 @@ def codes(body: bytes) -> str:
         told = orjson.loads(body)
     except orjson.JSONDecodeError:
         return ""
-    names = (value for key, value in _leaves(told) if key in _CODE_KEYS and is_code(value))
+    names = (value for key, value in leaves(told) if key in _CODE_KEYS and is_code(value))
     return ", ".join(list(dict.fromkeys(names))[:_MOST])
 
 
@@ -48,16 +48,16 @@ def is_code(value: Json) -> bool:
 
 
 def _names(body: Json) -> Iterator[str]:
-    for key, value in _leaves(body):
+    for key, value in leaves(body):
         if key in _KEYS and is_code(value):
             yield value
 
 
 def _texts(changes: Json) -> Iterator[str]:
-    return (value for _, value in _leaves(changes) if isinstance(value, str))
+    return (value for _, value in leaves(changes) if isinstance(value, str))
 
 
-def _leaves(found: Json) -> Iterator[tuple[str, Json]]:
+def leaves(found: Json) -> Iterator[tuple[str, Json]]:
     """Give names and values of a document, level by level, the first so many."""
     nodes: list[tuple[str, Json]] = [("", found)]
     for name, node in nodes:

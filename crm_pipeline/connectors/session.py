@@ -39,6 +39,7 @@ from crm_pipeline.connectors.base import (
     CrmUnavailableError,
 )
 from crm_pipeline.connectors.budget import Budget, Lane, Usage, no_usage
+from crm_pipeline.connectors.credentials import repeats_credentials
 from crm_pipeline.connectors.oauth import MemoryShelf, Tokens, TokenShelf
 from crm_pipeline.connectors.reasons import codes
 from crm_pipeline.connectors.repeats import (
@@ -333,6 +334,8 @@ class Session:
             if good:
                 return body
             body = b""
+        if not good and repeats_credentials(body, response.request):
+            body = b""  # its codes would be told
         return Answer(response.status_code, response.headers, body, str(response.url))
 
     def _body(self, response: requests.Response, most: int) -> bytes | ConnectorError:

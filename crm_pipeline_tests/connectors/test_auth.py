@@ -9,8 +9,8 @@ import pytest
 
 from crm_pipeline.connection import Auth
 from crm_pipeline.connectors.auth import check_headers, make_auth
-from crm_pipeline.connectors.base import ConnectorSetupError
-from crm_pipeline_tests.connectors.conftest import MakeSession, Serve
+from crm_pipeline.connectors.base import ConnectorSetupError, CrmRefusedError, Window
+from crm_pipeline_tests.connectors.conftest import KEY, Connect, MakeSession, Serve
 from crm_pipeline_tests.connectors.servers import reply, script
 
 
@@ -104,3 +104,33 @@ def test_connection_headers_are_sent(serve: Serve, session: MakeSession) -> None
     crm.send("GET", server.url)
     assert server.seen[0].headers["x-tenant"] == "42"
     assert server.seen[0].headers["accept"] == "application/vnd.api+json"
+
+
+@pytest.mark.parametrize("told", [KEY, f"bad_key.{KEY}", KEY.upper()])
+@pytest.mark.parametrize("place", ["error", "code", "errorCode"])
+@pytest.mark.parametrize("status", [400, 401, 403])
+@pytest.mark.parametrize(
+    "auth",
+    [
+        {},
+        {"kind": "header", "header": "X-API-Key"},
+        {"kind": "query", "param": "key"},
+        {"kind": "basic", "username": "budi"},
+    ],
+)
+def test_a_key_that_the_crm_repeats_is_not_told(
+    auth: dict[str, Any], status: int, place: str, told: str, serve: Serve, connector: Connect
+) -> None:
+    """It looks like a code, and stands where codes stand."""
+    server = serve(script(reply(status, {place: told, "category": "MISSING_SCOPES"})))
+    with pytest.raises(CrmRefusedError) as refused:
+        list(connector(server.url, auth=auth).pages(Window(None, None)))
+    assert KEY.casefold() not in str(refused.value).casefold()
+    assert str(status) in str(refused.value)
+
+
+def test_codes_that_repeat_nothing_are_told(serve: Serve, connector: Connect) -> None:
+    """They say what to do."""
+    server = serve(script(reply(403, {"category": "MISSING_SCOPES"})))
+    with pytest.raises(CrmRefusedError, match="403: MISSING_SCOPES"):
+        list(connector(server.url).pages(Window(None, None)))

@@ -136,6 +136,8 @@ ODD_TOKENS: list[Any] = [
     {"access_token": "t", "api_domain": "https://user:pw@elsewhere.example"},
     {"access_token": "t", "instance_url": "file:///etc/passwd"},
     {"error": "invalid_grant", "error_description": "refresh s3cret is not valid"},
+    {"error": "s3cret"},
+    {"error": "unknown.s3cret", "status": "s3cret"},
 ]
 
 
