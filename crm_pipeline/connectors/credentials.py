@@ -16,6 +16,8 @@ _PLAIN = frozenset(
     {"accept", "accept-encoding", "connection", "content-length", "content-type", "host", "user-agent"}
 )
 """Headers that hold none."""
+NO_SECRETS = frozenset({"grant_type", "scope"})
+"""Of a form that asks for a token."""
 _SHORTEST = 6
 """Characters; what is shorter stands in any answer by chance."""
 
@@ -39,7 +41,8 @@ def _sent(request: requests.PreparedRequest) -> Iterator[str]:
                 yield from _decoded(word).split(":", 1)
     yield from (value for _, value in parse_qsl(urlsplit(str(request.url)).query))
     if "form" in str(request.headers.get("Content-Type")) and isinstance(request.body, bytes):
-        yield from (value for _, value in parse_qsl(request.body.decode("utf-8", "replace")))
+        form = parse_qsl(request.body.decode("utf-8", "replace"))
+        yield from (value for name, value in form if name not in NO_SECRETS)
 
 
 def _decoded(word: str) -> str:

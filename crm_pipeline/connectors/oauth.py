@@ -25,6 +25,7 @@ from requests.auth import AuthBase
 from crm_pipeline.checked import check_crm_url
 from crm_pipeline.connection import OAuth
 from crm_pipeline.connectors.base import ConnectorError, ConnectorSetupError, CrmRefusedError
+from crm_pipeline.connectors.credentials import NO_SECRETS
 from crm_pipeline.connectors.reasons import is_code
 from crm_pipeline.connectors.repeats import NotSentError
 
@@ -178,7 +179,8 @@ class Tokens(AuthBase):
         elif oauth.grant == "jwt_bearer":
             form = {"grant_type": _JWT_GRANT, "assertion": _assertion(oauth, self._url, now)}
         answer = self._ask(self._url, urlencode(form).encode(), self._headers())
-        sent = [*form.values(), _shown(oauth.client_secret) or ""]
+        sent = [value for name, value in form.items() if name not in NO_SECRETS]
+        sent.append(_shown(oauth.client_secret) or "")
         return _token(answer, now, refresh if oauth.grant == "refresh_token" else None, sent)
 
     def _client(self) -> dict[str, str]:
