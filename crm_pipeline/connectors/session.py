@@ -166,14 +166,17 @@ class Session:
 
     @property
     def address(self) -> Address:
-        """Where the CRM is; a token may name its real place.
+        """Where the CRM is; a vendor's token may name its real place.
+
+        Of a CRM known from a file it names something else, or nothing we were told to believe.
 
         Raises:
             ConnectorError: there is no token to be had.
         """
         base = self._tokens.base() if self._tokens is not None else None
-        if base is not None and not self._address.base.startswith(base):
-            self._address = Address(base)
+        named = base is not None and self._dialect is not PLAIN
+        if named and not f"{self._address.base}/".startswith(f"{base}/"):
+            self._address = Address(str(base))
         return self._address
 
     def send(

@@ -162,3 +162,12 @@ def test_an_odd_life_is_no_reason_for_a_new_token_each_time(
     for _ in range(3):
         list(made.pages(Window()))
     assert [seen.path for seen in server.seen] == ["/token", "/", "/", "/"]
+
+
+def test_a_token_moves_no_crm_known_from_a_file(serve: Serve, connector: Connect) -> None:
+    """Its address and path are the connection's, whatever a token's answer holds beside the token."""
+    server = serve(
+        lambda seen: token(api_domain="https://elsewhere.example") if seen.path == "/token" else EMPTY
+    )
+    list(connector(f"{server.url}/api/v1", auth=oauth(server)).pages(Window()))
+    assert [seen.path for seen in server.seen] == ["/token", "/api/v1"]
