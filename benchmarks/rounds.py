@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +15,14 @@ from typing import Any
 import requests
 
 from crm_pipeline.cli.output import console, table
+from crm_pipeline.cli.processes import usable_port, wait_until
 
 HERE = Path(__file__).parent
 PEERS = Path("var/bench/peers/bin/python").absolute()
 """Has dlt and drt, apart from what the project is made of; ``make bench`` puts it there."""
 _PATIENCE = 600.0
+_QUIET = {"RUNTIME__DLTHUB_TELEMETRY": "false", "PYTHONWARNINGS": "ignore"}
+"""For the peers: they report to nobody."""
 
 
 @contextmanager
@@ -55,26 +56,24 @@ def calls(url: str) -> int:
 
 def free_port() -> int:
     """A port nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    return usable_port(0)
 
 
 def until_up(port: int) -> None:
     """Wait until somebody answers HTTP at a port.
 
     Raises:
-        TimeoutError: nobody does.
+        CommandError: nobody does.
     """
-    deadline = time.monotonic() + _PATIENCE
-    while time.monotonic() < deadline:
-        try:
-            requests.get(f"http://127.0.0.1:{port}/bench/calls", timeout=5)
-        except requests.ConnectionError:
-            time.sleep(0.1)
-        else:
-            return
-    raise TimeoutError
+    wait_until(lambda: _answers(port), seconds=_PATIENCE, what=f"an answer at port {port}", every=0.05)
+
+
+def _answers(port: int) -> bool:
+    try:
+        requests.get(f"http://127.0.0.1:{port}/bench/calls", timeout=5)
+    except requests.ConnectionError:
+        return False
+    return True
 
 
 def contend(name: str, step: str, url: str, database: str, folder: Path) -> dict[str, Any]:
@@ -86,9 +85,8 @@ def contend(name: str, step: str, url: str, database: str, folder: Path) -> dict
     theirs = name in {"dlt_merge", "drt_batch"}
     command = [str(PEERS) if theirs else sys.executable, str(HERE / "contenders" / f"{name}.py"), step]
     command += ["--url", url, "--database", database, "--folder", str(folder)]
-    environment = {"PATH": os.defpath, "HOME": str(folder)} | (
-        {} if theirs else {"PYTHONPATH": str(HERE.parent)}
-    )
+    environment = {"PATH": os.defpath, "HOME": str(folder)}
+    environment |= _QUIET if theirs else {"PYTHONPATH": str(HERE.parent)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{name} {step}: {done.stderr[-2000:]}")

@@ -5,23 +5,17 @@ Runs in the environment of the peers.
 
 from __future__ import annotations
 
-import os
 import time
-import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import dlt
+import pyarrow as pa
+from dlt.sources.helpers.rest_client import RESTClient
+from dlt.sources.helpers.rest_client.paginators import JSONResponseCursorPaginator
 from report import said, tell
-
-os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
-warnings.simplefilter("ignore")
-
-import dlt  # noqa: E402 - reads the environment
-import pyarrow as pa  # noqa: E402
-from dlt.sources.helpers.rest_client import RESTClient  # noqa: E402
-from dlt.sources.helpers.rest_client.paginators import JSONResponseCursorPaginator  # noqa: E402
 
 TEXTS = ("company", "event_name", "notes", "phone_1", "sales_rep", "task_status", "instagram", "status")
 NUMBERS = ("ticket_price", "capacity")

@@ -6,11 +6,8 @@ Runs in the environment of the peers.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from pathlib import Path
-
-os.environ["DRT_TELEMETRY"] = "0"
 
 from drt.config.credentials import SQLiteProfile
 from drt.config.models import SyncConfig

@@ -57,11 +57,13 @@ def _of_steps(failing: Mapping[str, str]) -> Iterator[Condition]:
 def _of_runs(now: datetime, runs: Runs) -> Iterable[Condition]:
     if runs.left_by_reconcile:
         text = "both sides differ silently: crm-pipeline reconcile --list names what differs"
-        yield Condition("check both_sides_agree", False, text, {"differing": runs.left_by_reconcile})  # noqa: FBT003
+        figures = {"differing": runs.left_by_reconcile}
+        yield Condition("check both_sides_agree", grave=False, text=text, figures=figures)
     if not runs.failing_steps:  # a failed step fails its job: one of the two is enough
         for job in runs.failing_jobs:
             text = f"the last run of {job} failed: the Dagster UI shows why"
             yield Condition(f"job {job}", grave=True, text=text, figures={})
     if runs.queued_since is not None and now - runs.queued_since > QUEUED_TOO_LONG:
         minutes = round((now - runs.queued_since) / timedelta(minutes=1))
-        yield Condition("queue", True, "runs of Dagster wait and do not start", {"minutes": minutes})  # noqa: FBT003
+        text = "runs of Dagster wait and do not start"
+        yield Condition("queue", grave=True, text=text, figures={"minutes": minutes})

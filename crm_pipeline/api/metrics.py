@@ -84,7 +84,7 @@ class Metrics:
         own = self.registry
         if os.environ.get(_SHARED):
             own = CollectorRegistry()
-            MultiProcessCollector(own)  # type: ignore[no-untyped-call]
+            MultiProcessCollector(own)  # type: ignore[no-untyped-call] # typed but for this
         sync = CollectorRegistry()
         sync.register(_Families([*families(status), *_daemon(heartbeat_age)]))
         return generate_latest(own) + generate_latest(sync), CONTENT_TYPE_LATEST

@@ -9,7 +9,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -47,8 +47,8 @@ class GuardedProtocol(HttpToolsProtocol):
     """uvicorn's protocol with an end to everything; refusals are problem documents like all others."""
 
     bounds = Bounds()
-    held: Counter[str] = Counter()  # noqa: RUF012 - each server has one of its own
-    """Connections by address."""
+    held: ClassVar[Counter[str]] = Counter()
+    """Connections by address; each server has a class, and this, of its own."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """As uvicorn's."""

@@ -32,7 +32,7 @@ class Receiver:
 
     def __init__(self, settings: Settings) -> None:
         """Start it: it opens the same service as this process, and its own connection to the database."""
-        self._settings, self._log = settings, open_log()
+        self._settings, self._log = settings, open_log(form=settings.log_format)
         self._start()
 
     def _start(self) -> None:
@@ -87,10 +87,11 @@ def receive(pipe: Connection) -> None:
     """Land what comes through the pipe, until its other end is closed, in whatever way."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the API is told as well, and ends this process last
         signal.signal(number, signal.SIG_IGN)
-    log = open_log()
     with suppress(EOFError, OSError):
         sys.path[:] = pipe.recv()  # first: what the settings name may be where only it leads
-        with service_from_settings(pipe.recv()) as service:
+        settings: Settings = pipe.recv()
+        log = open_log(form=settings.log_format)
+        with service_from_settings(settings) as service:
             gc.freeze()
             gc.set_threshold(*COLLECT_AFTER)
             while True:

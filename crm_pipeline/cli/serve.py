@@ -112,7 +112,7 @@ def _serve_by(
     from crm_pipeline.cli.supervisor import Program, Supervisor, Surroundings
     from crm_pipeline.service import service_from_settings
 
-    log = open_log()
+    log = open_log(form=settings.log_format)
     with service_from_settings(settings) as service:  # what no process could serve is refused once, here
         require_durable(service.engine)
         create_app(service, log)

@@ -110,7 +110,7 @@ class _Kept:
             self.program.command,
             cwd=self._with.folder,
             env=self._with.environment,
-            stdin=subprocess.PIPE,  # ends with us, in whatever way we end
+            stdin=subprocess.PIPE,  # its end tells those who read it that we are gone; Dagster does not
             stdout=subprocess.PIPE if shown else None,
             stderr=subprocess.STDOUT if shown else None,
             start_new_session=True,

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from crm_pipeline import instants
-from crm_pipeline.store import observations
+from crm_pipeline.store import bulk, observations
 from crm_pipeline.store.tables import alerts
 
 
@@ -69,7 +69,7 @@ def begin(tx: Connection, connection: str, at: datetime, **facts: Any) -> None:
     """Note that something is wrong; where another process was first, its row stands."""
     told = {"told": [], "waiting": [], "attempts": 0}
     row = {"connection": connection, "opened_at": at, "seen_at": at, **told, **facts}
-    tx.execute(_insert(tx).values(row).on_conflict_do_nothing())
+    tx.execute(bulk.upsert(tx, alerts).values(row).on_conflict_do_nothing())
 
 
 def still(
@@ -152,11 +152,3 @@ def _load(
     if lock:
         query = query.with_for_update()
     return [Incident(*row) for row in tx.execute(query)]
-
-
-def _insert(tx: Connection) -> Any:
-    if tx.dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert  # noqa: PLC0415 - one dialect is enough
-    else:
-        from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment] # noqa: PLC0415
-    return insert(alerts)

@@ -1,9 +1,10 @@
-"""Bulk: a list as one parameter, and many rows in one go, in the way each database is fastest at."""
+"""Bulk: a list as one parameter, many rows in one go, and upserts, as each database does them best."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
+from importlib import import_module
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -126,6 +127,11 @@ def _converted(values: list[Any], process: Callable[[Any], Any] | None) -> list[
             last, text = value, process(value)
         done.append(text)
     return done
+
+
+def upsert(tx: Connection, table: sa.Table) -> Any:
+    """An insert that may say what becomes of a row that is there: spelt alike, found in two places."""
+    return import_module(f"sqlalchemy.dialects.{tx.dialect.name}").insert(table)
 
 
 def _copy(tx: Connection, statement: str, rows: Sequence[Sequence[Any]]) -> None:

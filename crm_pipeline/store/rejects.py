@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from crm_pipeline import jsonio
+from crm_pipeline.store import bulk
 from crm_pipeline.store.bulk import one_of
 from crm_pipeline.store.tables import external_records, rejects
 
@@ -82,7 +83,7 @@ def write(tx: Connection, connection: str, new: Iterable[NewReject], run_id: str
     ]
     if not rows:
         return
-    insert = _insert(tx)
+    insert = bulk.upsert(tx, rejects)
     taken = ("reasons", "next_attempt_at", "record_id", "contact_id", "run_id", "last_at")
     tx.execute(
         insert.on_conflict_do_update(
@@ -178,12 +179,3 @@ def due_now(tx: Connection, connection: str, ids: Collection[int]) -> None:
     """Let rejected pushes be tried at once."""
     statement = rejects.update().where(rejects.c.connection == connection, one_of(rejects.c.id, ids))
     tx.execute(statement.values(next_attempt_at=None))
-
-
-def _insert(tx: Connection) -> Any:
-    """The upsert both databases spell alike and SQLAlchemy names apart."""
-    if tx.dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert  # noqa: PLC0415 - one dialect is enough
-    else:
-        from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment] # noqa: PLC0415
-    return insert(rejects)

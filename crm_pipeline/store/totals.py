@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from crm_pipeline.store import bulk
 from crm_pipeline.store.tables import step_totals
 
 
@@ -20,7 +20,7 @@ def add(tx: Connection, connection: str, step: str, amounts: Mapping[str, float]
     ]
     if not rows:
         return
-    insert = _insert(tx)
+    insert = bulk.upsert(tx, step_totals)
     key = [step_totals.c.connection, step_totals.c.step, step_totals.c.name]
     grown = {"amount": step_totals.c.amount + insert.excluded.amount}
     tx.execute(insert.on_conflict_do_update(index_elements=key, set_=grown), rows)
@@ -37,11 +37,3 @@ def load(tx: Connection, connection: str) -> dict[str, dict[str, float]]:
     for row in tx.execute(query):
         found.setdefault(row.step, {})[row.name] = row.amount
     return found
-
-
-def _insert(tx: Connection) -> Any:
-    if tx.dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert  # noqa: PLC0415 - one dialect is enough
-    else:
-        from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment] # noqa: PLC0415
-    return insert(step_totals)
