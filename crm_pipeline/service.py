@@ -24,7 +24,7 @@ from crm_pipeline.status import UNKNOWN, StatusReader
 from crm_pipeline.store import contacts, landing, links, rejects, retention, state, totals, webhooks
 from crm_pipeline.store.engine import writing
 from crm_pipeline.store.rejects import NewReject
-from crm_pipeline.sync import backfill, events, forget, pull, push, resolve
+from crm_pipeline.sync import apply, backfill, events, forget, pull, push, resolve
 from crm_pipeline.sync.budget import SharedBudget, interactive, sharing
 from crm_pipeline.sync.calls import CallFigures
 from crm_pipeline.sync.checkup import Finding, Grade, look_at_channel, look_at_crm, look_at_database
@@ -225,10 +225,7 @@ class ExternalCrmService(StatusReader):
             TooManyDeletesError: more would be archived than one run may, unless ``allow_deletes``.
         """
         with self._leased("sync") as context:
-            reports = [
-                self._pull(context, None, None, progress),
-                self._apply(context, progress, allow_deletes=allow_deletes),
-            ]
+            reports = self._pull_and_apply(context, progress, allow_deletes=allow_deletes)
             if push and self.settings.external_crm_push is not PushMode.OFF:
                 reports.append(self._push(context, progress, just_pulled=True))
             return reports
@@ -474,9 +471,36 @@ class ExternalCrmService(StatusReader):
         with sharing(self._budget, self.connection.budget.backfill_share):
             return self._recorded(context, "pull", lambda: backfill.pull_window(context, window, progress))
 
-    def _apply(self, context: Context, progress: Progress, *, allow_deletes: bool = False) -> Report:
+    def _pull_and_apply(self, context: Context, progress: Progress, *, allow_deletes: bool) -> list[Report]:
+        """Both steps; what lands is applied while the CRM makes its next page."""
+        meanwhile = apply.Meanwhile(context)
+        begun = meanwhile.report
+
+        def read() -> Report:
+            pulled = pull.pull_new(context, progress, meanwhile)
+            pulled.duration_seconds -= begun.duration_seconds
+            return pulled
+
+        try:
+            pulled = self._recorded(context, "pull", read)
+        except ConnectorError:
+            if begun.counts.seen:
+                self._recorded(context, "apply", lambda: begun)
+            raise
+        return [pulled, self._apply(context, progress, allow_deletes=allow_deletes, begun=begun)]
+
+    def _apply(
+        self,
+        context: Context,
+        progress: Progress,
+        *,
+        allow_deletes: bool = False,
+        begun: Report | None = None,
+    ) -> Report:
         return self._recorded(
-            context, "apply", lambda: events.apply_all(context, progress, allow_deletes=allow_deletes)
+            context,
+            "apply",
+            lambda: events.apply_all(context, progress, allow_deletes=allow_deletes, begun=begun),
         )
 
     def _land(self, arrivals: Sequence[Arrival]) -> list[Receipt]:

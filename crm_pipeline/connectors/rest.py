@@ -10,6 +10,7 @@ import orjson
 from crm_pipeline import instants
 from crm_pipeline.connection import Connection
 from crm_pipeline.connectors.address import UnaddressableError
+from crm_pipeline.connectors.ahead import read_ahead
 from crm_pipeline.connectors.auth import without_param
 from crm_pipeline.connectors.base import (
     ConnectorError,
@@ -71,6 +72,7 @@ class RestConnector:
     def bulk(self) -> None:
         """No jobs."""
 
+    @read_ahead
     def pages(self, window: Window, resume: Resume | None = None) -> Iterator[Page]:
         """Read a window page by page, lazily. See ``Connector.pages``.
 

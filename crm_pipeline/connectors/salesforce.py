@@ -15,6 +15,7 @@ import orjson
 from crm_pipeline import instants
 from crm_pipeline.connection import Connection
 from crm_pipeline.connectors import soql
+from crm_pipeline.connectors.ahead import read_ahead
 from crm_pipeline.connectors.base import (
     ConnectorSetupError,
     CrmAnswerError,
@@ -88,6 +89,7 @@ class SalesforceConnector:
         """Bulk API jobs, where the connection wants them."""
         return self._bulk
 
+    @read_ahead
     def pages(self, window: Window, resume: Resume | None = None) -> Iterator[Page]:
         """Read a window page by page. See ``Connector.pages``.
 

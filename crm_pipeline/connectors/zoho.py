@@ -13,6 +13,7 @@ import orjson
 
 from crm_pipeline import instants
 from crm_pipeline.connection import Connection
+from crm_pipeline.connectors.ahead import read_ahead
 from crm_pipeline.connectors.base import (
     ConnectorSetupError,
     CrmAnswerError,
@@ -89,6 +90,7 @@ class ZohoConnector:
     def bulk(self) -> None:
         """No jobs."""
 
+    @read_ahead
     def pages(self, window: Window, resume: Resume | None = None) -> Iterator[Page]:
         """Read a window page by page, oldest change first. See ``Connector.pages``.
 

@@ -60,10 +60,11 @@ def note_absent(context: Context, seen: Seen) -> None:
 _ASKED_TOGETHER = 100
 
 
-def ask_for_rivals(context: Context, since: datetime | None) -> None:
+def ask_for_rivals(context: Context, since: datetime | None, until: datetime) -> None:
     """A record waits because another is linked to its contact: is that one still there?
 
-    Only what was rejected since the last pull is asked for; reading everything sees the rest.
+    Only what was rejected since the last pull began, and before this one did, is asked for; reading
+    everything sees the rest.
 
     Raises:
         ConnectorError: the CRM could not be asked.
@@ -72,7 +73,9 @@ def ask_for_rivals(context: Context, since: datetime | None) -> None:
         claimed = [
             reject.contact_id
             for reject in rejects.load(tx, context.name)
-            if reject.contact_id is not None and (since is None or reject.last_at >= since)
+            if reject.contact_id is not None
+            and (since is None or reject.last_at >= since)
+            and reject.last_at < until
         ]
         rivals = [link.external_id for link in links.load_by_contact(tx, context.name, claimed)]
     ask(context, rivals)

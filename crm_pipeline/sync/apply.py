@@ -26,9 +26,13 @@ BATCH = 1000
 
 
 def apply_landed(
-    context: Context, progress: Progress = no_progress, *, allow_deletes: bool = False
+    context: Context,
+    progress: Progress = no_progress,
+    *,
+    allow_deletes: bool = False,
+    begun: Report | None = None,
 ) -> Report:
-    """Apply everything that waits, oldest first.
+    """Apply everything that waits, oldest first; ``begun`` tells what has been applied already.
 
     Raises:
         TooManyDeletesError: more contacts would be archived than the connection allows;
@@ -36,18 +40,50 @@ def apply_landed(
         LeaseLostError: another worker has taken over; what was committed stands.
     """
     started = time.monotonic()
-    report = Report("apply")
-    _wake_for_new_mapping(context)
-    _wake_made_anew(context)
+    report = begun or Report("apply")
+    _wake(context)
     with context.read() as tx:
-        total = landing.count_waiting(tx, context.name)
+        waiting = landing.count_waiting(tx, context.name)
         too_many = None if allow_deletes else too_many_deletes(tx, context.connection)
-    while total and _apply_next(context, report, BATCH, deletes=too_many is None):
+    total = report.counts.seen + waiting
+    while waiting and _apply_next(context, report, BATCH, deletes=too_many is None):
         progress(report.counts.seen, total)
-    report.duration_seconds = time.monotonic() - started
+    report.duration_seconds += time.monotonic() - started
     if too_many is not None:
         raise TooManyDeletesError(too_many)
     return report
+
+
+class Meanwhile:
+    """Applies what a pull has landed while the CRM makes its next page; deletes wait for the end."""
+
+    def __init__(self, context: Context, batch: int = BATCH) -> None:
+        """``batch``: so many records are worth a transaction."""
+        self.report = Report("apply")
+        self._context, self._batch = context, batch
+        self._waiting = 0
+
+    def __call__(self, landed: int) -> None:
+        """So many records have landed: apply a batch, where there is a whole one.
+
+        Raises:
+            LeaseLostError: another worker has taken over; what was committed stands.
+        """
+        self._waiting += landed
+        if self._waiting < self._batch:
+            return
+        started = time.monotonic()
+        if not self.report.counts.seen:
+            _wake(self._context)
+        self._waiting -= self._batch
+        _apply_next(self._context, self.report, self._batch, deletes=False)
+        self.report.duration_seconds += time.monotonic() - started
+
+
+def _wake(context: Context) -> None:
+    """Let what has another meaning by now be applied once more."""
+    _wake_for_new_mapping(context)
+    _wake_made_anew(context)
 
 
 def _wake_made_anew(context: Context) -> None:

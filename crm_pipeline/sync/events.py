@@ -56,15 +56,21 @@ def hear(
     return settler.hear(news, values, names_record=external_id is not None)
 
 
-def apply_all(context: Context, progress: Progress = no_progress, *, allow_deletes: bool = False) -> Report:
-    """Apply everything that waits: records first, then events.
+def apply_all(
+    context: Context,
+    progress: Progress = no_progress,
+    *,
+    allow_deletes: bool = False,
+    begun: Report | None = None,
+) -> Report:
+    """Apply everything that waits: records first, then events; ``begun`` tells what was applied before.
 
     Raises:
         TooManyDeletesError: more contacts would be archived than one run may; all the rest is applied.
         LeaseLostError: another worker has taken over; what was committed stands.
     """
     try:
-        report = apply_landed(context, progress, allow_deletes=allow_deletes)
+        report = apply_landed(context, progress, allow_deletes=allow_deletes, begun=begun)
     except TooManyDeletesError:
         apply_events(context, progress)
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -69,14 +70,25 @@ class _Progress:
         return min(self.newest, self.limit)
 
 
-def pull_new(context: Context, progress: Progress = no_progress) -> Report:
+def pull_new(
+    context: Context, progress: Progress = no_progress, meanwhile: Callable[[int], None] | None = None
+) -> Report:
     """Read what changed since the last complete pull; go on where a killed one stopped.
+
+    ``meanwhile`` is called with the number of records that have just landed, while the next page
+    is on its way.
 
     Raises:
         ConnectorError: the CRM could not be read to the end; pages read before stay.
         LeaseLostError: another worker has taken over.
     """
     report = Report("pull")
+
+    def landed(counts: landing.LandingCounts) -> None:
+        count(report, counts, progress)
+        if meanwhile is not None:
+            meanwhile(counts.created + counts.updated)
+
     with timed(context, report):
         readmit(context)
         with context.read() as tx:
@@ -84,20 +96,22 @@ def pull_new(context: Context, progress: Progress = no_progress) -> Report:
         resumed = _resumed(stored, context.clock())
         here, seen = resumed or _fresh(context, stored), Seen()
         try:
-            _read_pages(context, here, report, progress, seen)
+            _read_pages(context, here, seen, landed)
         except ResumeError:
             with context.read() as tx:
                 here, resumed = _fresh(context, state.load(tx, context.name)), None
-            _read_pages(context, here, report, progress, seen)
+            _read_pages(context, here, seen, landed)
         if here.since is None and resumed is None:
             # Only a reading of everything, from its first page to its last, can say what is absent.
             note_absent(context, seen)
-        ask_for_rivals(context, stored.last_read_at if stored is not None else None)
+        ask_for_rivals(context, stored.last_read_at if stored is not None else None, here.began_at)
         _finish(context, here, report)
     return report
 
 
-def _read_pages(context: Context, here: _Progress, report: Report, progress: Progress, seen: Seen) -> None:
+def _read_pages(
+    context: Context, here: _Progress, seen: Seen, landed: Callable[[landing.LandingCounts], None]
+) -> None:
     for page in context.connector.pages(Window(since=here.since), here.next):
         here.note(page)
         # By the name each lands under: a record without an id of its own goes by its contact's.
@@ -109,7 +123,7 @@ def _read_pages(context: Context, here: _Progress, report: Report, progress: Pro
             if context.connection.listing.sorted_by_modified and here.watermark is not None:
                 values["watermark"] = here.watermark
             state.save(tx, context.name, **values)
-        count(report, counts, progress)
+        landed(counts)
 
 
 def _finish(context: Context, here: _Progress, report: Report) -> None:

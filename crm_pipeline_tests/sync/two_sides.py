@@ -9,7 +9,7 @@ who saw it, or in the ledger of conflicts.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -28,12 +28,14 @@ from crm_pipeline.connectors.base import ConnectorError, CrmUnavailableError, Wr
 from crm_pipeline.store import landing, state
 from crm_pipeline.store.engine import writing
 from crm_pipeline.store.tables import metadata
+from crm_pipeline.sync.apply import Meanwhile
 from crm_pipeline.sync.context import Context, lease_held
 from crm_pipeline.sync.events import apply_all
 from crm_pipeline.sync.forget import forget
 from crm_pipeline.sync.mapping import FieldMapping
 from crm_pipeline.sync.pull import pull_new
 from crm_pipeline.sync.push import push_changed
+from crm_pipeline.sync.reports import Report
 from crm_pipeline_tests.fakes import Crash, FakeClock, FakeCrm
 from crm_pipeline_tests.sync.world import WRITTEN_BY_SYNC, World
 
@@ -69,6 +71,16 @@ class FaultyContext(Context):
             yield tx
             crm.fault("in transaction")
         crm.fault("after transaction")
+
+
+def _steps(context: Context) -> tuple[Callable[[Context], Report], ...]:
+    """A whole sync; what lands is applied record by record while it is pulled."""
+    meanwhile = Meanwhile(context, 1)
+    return (
+        partial(pull_new, meanwhile=meanwhile),
+        partial(apply_all, begun=meanwhile.report),
+        partial(push_changed, just_pulled=True),
+    )
 
 
 @dataclass(frozen=True)
@@ -328,8 +340,7 @@ class Narrow(RuleBasedStateMachine):
             with lease_held(context):
                 with context.write() as tx:
                     state.ensure(tx, context.name, polling=False)
-                pushed = partial(push_changed, just_pulled=True) if pull else push_changed
-                for step in [*([pull_new, apply_all] if pull else []), pushed]:
+                for step in _steps(context) if pull else (push_changed,):
                     counts = step(context).counts
                     assert counts.seen == sum(v for k, v in counts.as_dict().items() if k != "seen")
         except (Crash, ConnectorError):
