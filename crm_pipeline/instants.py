@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import orjson
+
 
 def now() -> datetime:
     """The clock, aware and in UTC."""
@@ -20,7 +22,8 @@ def to_text(instant: datetime) -> str:
     if instant.tzinfo is None:
         msg = "a naive time is no instant"
         raise ValueError(msg)
-    return instant.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+    text = orjson.dumps(instant.astimezone(UTC), option=orjson.OPT_UTC_Z)[1:-1].decode()
+    return text if "." in text else f"{text[:-1]}.000000Z"  # Python's isoformat takes four times as long
 
 
 def from_text(text: str) -> datetime:
@@ -30,6 +33,8 @@ def from_text(text: str) -> datetime:
         ValueError: not a time, or none of the years 1 to 9999 in UTC.
     """
     instant = datetime.fromisoformat(text)
+    if instant.tzinfo is UTC:
+        return instant
     try:
         return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
     except OverflowError:

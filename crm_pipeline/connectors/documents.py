@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -13,7 +13,7 @@ from crm_pipeline.connectors.base import CrmAnswerError, Json
 from crm_pipeline.connectors.session import Answer
 
 _MEDIA = re.compile(r"[a-z]+/[a-z0-9.+-]{1,60}")
-_CONTAINERS = (dict, list)
+_CONTAINERS: frozenset[type] = frozenset({dict, list})
 _BAD_WORDS = frozenset({"error", "fail", "failed", "failure"})
 
 
@@ -52,15 +52,14 @@ def _decoded(body: bytes) -> Json:
 
 def _check_depth(found: Json, most: int) -> None:
     """Walk level by level: fast, and no recursion that a hostile answer could exhaust."""
-    level = [found]
-    for _ in range(most):
-        level = [
-            child
-            for node in level
-            if node.__class__ in _CONTAINERS
-            for child in (node.values() if node.__class__ is dict else node)
-            if child.__class__ in _CONTAINERS
-        ]
+    level: list[Any] = [[found]]
+    for _ in range(most + 1):
+        inside: Iterator[Collection[Any]] = (
+            node.values() if node.__class__ is dict else node for node in level
+        )
+        # Most hold nothing that holds anything, which costs little to see.
+        deep = (each for each in inside if not _CONTAINERS.isdisjoint(map(type, each)))
+        level = [child for each in deep for child in each if child.__class__ in _CONTAINERS]
         if not level:
             return
     raise CrmAnswerError(f"the answer is nested deeper than {most} levels")

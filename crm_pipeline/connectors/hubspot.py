@@ -145,7 +145,7 @@ class HubSpotConnector:
         answer, found = self._listed(place.get("after"), archived=archived, resumed=resumed)
         records = [self._reader.record(item) for item in list_in(found, "results")]
         if archived:
-            records = [replace(record, deleted=True) for record in records if _archived_in(record, window)]
+            records = [record._replace(deleted=True) for record in records if _archived_in(record, window)]
         after = _after(found)
         return answer, records, None if after is None else {"by": place["by"], "after": after}
 

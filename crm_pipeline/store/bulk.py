@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from importlib import import_module
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -110,17 +111,15 @@ def _values(
     tx: Connection, table: sa.Table, names: tuple[str, ...], rows: Sequence[Mapping[str, Any]]
 ) -> list[tuple[Any, ...]]:
     """Rows as the driver takes them."""
-    columns = [
-        _converted([row[name] for row in rows], process)
-        for name, process in zip(names, _processors(table, names, tx.dialect), strict=True)
-    ]
+    columns: list[Sequence[Any]] = list(zip(*map(itemgetter(*names), rows), strict=True))
+    for place, process in enumerate(_processors(table, names, tx.dialect)):
+        if process is not None:
+            columns[place] = _converted(columns[place], process)
     return list(zip(*columns, strict=True))
 
 
-def _converted(values: list[Any], process: Callable[[Any], Any] | None) -> list[Any]:
+def _converted(values: Iterable[Any], process: Callable[[Any], Any]) -> list[Any]:
     """A column as the driver takes it. Rows that come together share moments: each is written out once."""
-    if process is None:
-        return values
     done, last, text = [], object(), None
     for value in values:
         if value is not last:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -15,8 +15,7 @@ from crm_pipeline.store.bulk import one_of
 from crm_pipeline.store.tables import conflicts, contact_changes
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):  # a frozen dataclass takes three times as long to make
     """One field of one contact got another value."""
 
     contact_id: str

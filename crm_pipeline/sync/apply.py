@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
+from datetime import datetime
 
 from sqlalchemy.engine import Connection as Transaction
 from sqlalchemy.exc import DataError, IntegrityError
@@ -151,17 +152,21 @@ class _Done:
     """What a committed batch did."""
 
     def __init__(self) -> None:
-        self.outcomes: list[tuple[int, str]] = []
-        self.counts: Counter[Outcome] = Counter()
+        self.ended: defaultdict[Outcome, list[int]] = defaultdict(list)
+        """Landed rows, by where they ended."""
         self.contact_ids: list[str] = []
         self.conflicts = 0
 
     def note(self, row: Landed, outcome: Outcome) -> None:
-        self.outcomes.append((row.id, outcome.value))
-        self.counts[outcome] += 1
+        self.ended[outcome].append(row.id)
+
+    def settle(self, tx: Transaction, at: datetime) -> None:
+        """Say of each row where it ended."""
+        for outcome, rows in self.ended.items():
+            landing.settle(tx, rows, outcome.value, at)
 
     def add_to(self, report: Report) -> None:
-        report.counts.add(self.counts)
+        report.counts.add(Counter({outcome: len(rows) for outcome, rows in self.ended.items()}))
         report.conflicts += self.conflicts
         room = CONTACT_IDS_KEPT - len(report.contact_ids)
         report.contact_ids.extend(self.contact_ids[:room])
@@ -194,14 +199,14 @@ def _apply_rows(context: Context, tx: Transaction, rows: list[Landed]) -> _Done:
         else:
             work.cleared_rejects.append(row.external_id)
         done.note(row, outcome)
-        if outcome in {Outcome.CREATED, Outcome.UPDATED}:
+        if outcome is Outcome.CREATED or outcome is Outcome.UPDATED:
             link = work.link(row.external_id)
             contact = work.contact(link.contact_id) if link else None
             if contact:
                 done.contact_ids.append(str(contact.values["id"]))
     done.conflicts = len(work.conflicts)
     work.save(context.run_id, now)
-    landing.settle(tx, done.outcomes, now)
+    done.settle(tx, now)
     if any(row.deleted for row in rows):
         _wake_ambiguous(context, tx)
     return done
@@ -251,5 +256,5 @@ def _reject_next(context: Context, report: Report, *, deletes: bool) -> None:
             _reject(work, row, RecordRejected({"record": "holds a value the database cannot store"}))
             done.note(row, Outcome.REJECTED)
             work.save(context.run_id, context.clock())
-        landing.settle(tx, done.outcomes, context.clock())
+        done.settle(tx, context.clock())
     done.add_to(report)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from sqlalchemy.engine import Connection as Transaction
@@ -182,7 +181,7 @@ class Confirmation:
         ):
             self._unseen.append(external_id)
             return
-        self._shown.append(replace(record, external_id=external_id))
+        self._shown.append(record._replace(external_id=external_id))
         waiting = self._open_fields.get(planned.intent.contact_id, {})
         news = [
             name

@@ -76,6 +76,10 @@ class FieldMapping:
         self.fields: dict[str, CompiledField] = {
             name: _compile(name, connection) for name in [*BUILT_IN, *_own_fields(connection)]
         }
+        self.own = {name for name, field in self.fields.items() if not field.built_in}
+        """Names of fields that share the column ``custom``."""
+        self.empty_columns = dict.fromkeys(name for name in self.fields if name not in self.own)
+        """The columns of all other fields, empty."""
         self._read_rules = [
             (field.name, field.paths, needs_walk(field.paths), field.coerce, field.nullable)
             for field in self.fields.values()
@@ -86,6 +90,7 @@ class FieldMapping:
         writing = connection.writing
         self._time_format, self._time_zone = writing.time_format, ZoneInfo(writing.time_zone)
         self._id = self.fields["id"]
+        self._id_walk = needs_walk(self._id.paths)
         self.region = connection.default_region
         self.outward = connection.select.outward
 
@@ -211,7 +216,7 @@ class FieldMapping:
     def _identity(self, record: dict[str, Any], reasons: dict[str, str]) -> Values:
         """The first usable id; a record whose ids are all empty simply has none."""
         for path in self._id.paths:
-            raw = get(record, path)
+            raw = get(record, path) if self._id_walk else record.get(path, MISSING)
             if raw is MISSING:
                 continue
             try:

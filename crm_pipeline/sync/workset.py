@@ -222,13 +222,8 @@ class Workset:
         contacts.mark_to_push(self._tx, to_push)
 
     def _new_row(self, contact: Contact, at: datetime) -> dict[str, Any]:
-        row: dict[str, Any] = {name: None for name, rule in self._mapping.fields.items() if rule.built_in}
-        custom: dict[str, Value] = {}
-        for name, value in contact.values.items():
-            if self._mapping.fields[name].built_in:
-                row[name] = value
-            else:
-                custom[name] = value
+        row: dict[str, Any] = {**self._mapping.empty_columns, **contact.values}
+        custom = {name: row.pop(name) for name in self._mapping.own & row.keys()}
         return {
             **row,
             "custom": custom,

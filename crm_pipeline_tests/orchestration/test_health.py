@@ -56,7 +56,8 @@ def test_records_are_counted_where_they_are(engine: sa.Engine) -> None:
             landing.land(tx, "default", arrivals, "run")
         landing.land(tx, "another", arrivals, "run")
         ids = [row.id for row in landing.waiting(tx, "default", 10)]
-        landing.settle(tx, [(ids[0], "created"), (ids[1], "created"), (ids[2], "rejected")], NOON)
+        landing.settle(tx, ids[:2], "created", NOON)
+        landing.settle(tx, ids[2:3], "rejected", NOON)
         rejects.write(tx, "default", [NewReject("pull", "r2", {"capacity": "is no number"})], "run", NOON)
         rejects.write(tx, "default", [NewReject("webhook", "e1", {"body": "is no object"})], "run", NOON)
         rejects.write(tx, "default", [NewReject("push", "c1", {"capacity": "is no number"})], "run", NOON)
