@@ -1,9 +1,10 @@
 """Pull and apply with all our bookkeeping, against dlt's merge of one table and against the least there is.
 
-    python benchmarks/sync.py [--contacts 100000] [--rounds 3] [first again poll latency]
+    python benchmarks/sync.py [--contacts 100000] [--rounds 3] [first again poll latency counted]
 
 ``first`` fills an empty database, ``again`` reads everything once more, ``poll`` asks for what
-changed where 1 % did, ``latency`` is a first load from a CRM that takes 50 ms for each answer.
+changed where 1 % did, ``latency`` is a first load from a CRM that takes 50 ms for each answer, and
+``counted`` one by the numbers of its pages, a hundred to a page: eight at once, against one by one.
 """
 
 from __future__ import annotations
@@ -38,6 +39,11 @@ class Stage:
         self._urls[name] = self._stack.enter_context(self._databases.fresh(migrated=False))
         return self._step(name, "first")
 
+    def counted(self, name: str) -> dict[str, Any]:
+        """A first load of ours, by so many pages at once."""
+        self._urls["ours"] = self._stack.enter_context(self._databases.fresh(migrated=False))
+        return self._step("ours", name)
+
     def again(self, name: str) -> dict[str, Any]:
         """Everything once more; nothing has changed."""
         told = self._step(name, "again")
@@ -61,7 +67,7 @@ class Stage:
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("what", nargs="*", default=["first", "again", "poll", "latency"])
+    parser.add_argument("what", nargs="*", default=["first", "again", "poll", "latency", "counted"])
     parser.add_argument("--contacts", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--databases", nargs="*", default=["sqlite", "postgresql"])
@@ -88,6 +94,11 @@ def main() -> int:
                     slow = Stage(url, kinds[kind], folder, stack)
                     title = f"{kind}: first load, {_SLOW_MS:.0f} ms an answer, cursor pages"
                     compare(title, PULLERS, "dlt_merge", said.rounds, slow.first)
+            if "counted" in said.what:
+                with crm(folder, said.contacts, page=100, delay_ms=_SLOW_MS) as url:
+                    slow = Stage(url, kinds[kind], folder, stack)
+                    title = f"{kind}: first load, {_SLOW_MS:.0f} ms an answer, counted pages of 100"
+                    compare(title, ("eight", "one"), "one", said.rounds, slow.counted)
     return 0
 
 

@@ -487,6 +487,8 @@ class Limits(_Section):
     """Longest wait before a repeat, in seconds, whatever ``Retry-After`` asks for."""
     total_timeout: Annotated[float, Field(gt=0)] = 300.0
     """Longest time for one request, in seconds: repeats, waits and a trickling answer included."""
+    in_flight: Annotated[int, Field(ge=1, le=16)] = 4
+    """Requests of one process under way at once, where their order does not matter; 1: one after another."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     max_json_depth: Annotated[int, Field(ge=4)] = 64
 

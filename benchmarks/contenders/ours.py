@@ -16,17 +16,23 @@ from crm_pipeline.store.migrate import upgrade
 CONNECTION = """
 records: {path: records, id: id, modified: updated_at}
 listing: {page_size: 1000, modified_since: {param: updated_since, format: iso}}
-pagination: {style: cursor, size_param: limit, cursor_param: cursor, cursor_path: next_cursor}
 writing:
   batch_update: {path: /batch, envelope: records, results: results, result_record: record}
 """
+CURSOR = "pagination: {style: cursor, size_param: limit, cursor_param: cursor, cursor_path: next_cursor}"
+COUNTED = "pagination: {style: page, size_param: limit}"
+PAGING = {
+    "one": f"{COUNTED}\nlimits: {{in_flight: 1}}",
+    "eight": f"{COUNTED}\nlimits: {{in_flight: 8}}",
+}
+"""First loads by counted pages, so many at once."""
 
 
 def main() -> None:
     """Do the step."""
-    asked = said("first", "again", "poll", "push")
+    asked = said("first", "again", "poll", "push", *PAGING)
     file = Path(asked.folder, "connection.yaml")
-    file.write_text(CONNECTION)
+    file.write_text(CONNECTION + PAGING.get(asked.step, CURSOR))
     settings = load_settings(
         external_crm_enabled=True,
         external_crm_api_url=asked.url,

@@ -1,16 +1,17 @@
-"""Ahead: while one page of a listing is worked on, the next one is asked for already."""
+"""Ahead: while one page of a listing is worked on, the next ones are asked for already."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from functools import wraps
+from functools import partial, wraps
 from threading import Thread
-from typing import ParamSpec
+from typing import ParamSpec, TypeVar
 
 from crm_pipeline.connectors.base import Page
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def read_ahead(pages: Callable[P, Iterator[Page]]) -> Callable[P, Iterator[Page]]:
@@ -28,21 +29,21 @@ def read_ahead(pages: Callable[P, Iterator[Page]]) -> Callable[P, Iterator[Page]
         coming: Future[Page] | None = None
         while page.next is not None:
             page = coming.result() if coming is not None else next(listing)
-            coming = _begun(listing) if page.next is not None else None
+            coming = begun(partial(next, listing)) if page.next is not None else None
             yield page
 
     return ahead
 
 
-def _begun(listing: Iterator[Page]) -> Future[Page]:
-    """The next page, begun in a thread that no end waits for: a request may take a minute."""
-    coming: Future[Page] = Future()
+def begun(work: Callable[[], T]) -> Future[T]:
+    """What comes of work, begun in a thread that nobody's end waits for: a request may take minutes."""
+    coming: Future[T] = Future()
 
-    def make() -> None:
+    def do() -> None:
         try:
-            coming.set_result(next(listing))
-        except BaseException as error:  # noqa: BLE001 - raised where the page is asked for
+            coming.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
             coming.set_exception(error)
 
-    Thread(target=make, name="read-ahead", daemon=True).start()
+    Thread(target=do, name="ahead", daemon=True).start()
     return coming

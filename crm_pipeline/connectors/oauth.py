@@ -161,7 +161,7 @@ class Tokens(AuthBase):
             now = self._shelf.load()
             if now is not None and now != old and self._lasts(now):
                 return now  # somebody else was faster
-            token = self._asked(old)
+            token = self._asked(now or old)
             self._shelf.save(token)
             return token
 

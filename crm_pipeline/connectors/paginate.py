@@ -104,6 +104,14 @@ class Way:
             return None
         return here + (facts.count if self.style is PageStyle.OFFSET else 1)
 
+    def certain(self, at: At, facts: PageFacts) -> range:
+        """Places of the pages from the next one on, as far as a page tells that they are there."""
+        if self.style is PageStyle.PAGE and isinstance(at, int):
+            return range(at, self.first + (first_whole(facts.body, PAGE_COUNTS) or 0))
+        if self.style is PageStyle.OFFSET and isinstance(at, int) and self.source:
+            return range(at, first_whole(facts.body, (self.source,)) or 0, max(1, facts.count))
+        return range(0)
+
     def _ends(self, here: int, facts: PageFacts) -> bool:
         more = says_more(facts.body)
         if facts.count == 0:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from datetime import datetime
+from functools import partial
+from typing import TypeAlias
 
 import orjson
 
 from crm_pipeline import instants
 from crm_pipeline.connection import Connection
 from crm_pipeline.connectors.address import UnaddressableError
-from crm_pipeline.connectors.ahead import read_ahead
+from crm_pipeline.connectors.ahead import begun, read_ahead
 from crm_pipeline.connectors.auth import without_param
 from crm_pipeline.connectors.base import (
     ConnectorError,
@@ -26,7 +29,7 @@ from crm_pipeline.connectors.base import (
     WriteResult,
 )
 from crm_pipeline.connectors.documents import document, says_failure
-from crm_pipeline.connectors.paginate import PageFacts
+from crm_pipeline.connectors.paginate import Ask, At, PageFacts
 from crm_pipeline.connectors.records import RecordReader
 from crm_pipeline.connectors.session import Answer, Session, problem_of
 from crm_pipeline.connectors.vendor import server_time
@@ -35,6 +38,8 @@ from crm_pipeline.connectors.walk import Walk
 from crm_pipeline.connectors.window import window_params
 from crm_pipeline.connectors.writer import Writer
 
+_Read: TypeAlias = tuple[datetime, Answer]
+"""Our clock before a request, and what came of it."""
 _NO_CONTENT = 204
 _GONE = frozenset({404, 410})
 _RESUME_REFUSED = frozenset({400, 404, 409, 410, 412, 416, 422})
@@ -82,9 +87,15 @@ class RestConnector:
         """
         walk = Walk(self._connection.pagination, self._follow, resume)
         place, resumed = resume, resume is not None
+        coming: dict[At, Future[_Read]] = {}
         while True:
-            read_at = self._clock()
-            answer = self._listed(walk, window, resumed=resumed)
+            for at, ask in walk.certain(self._connection.limits.in_flight).items():
+                if at not in coming:
+                    coming[at] = begun(partial(self._listed, ask, window))
+            early = coming.pop(walk.at, None)
+            read_at, answer = early.result() if early else self._listed(walk.ask(), window)
+            if resumed and answer.status in _RESUME_REFUSED:
+                raise ResumeError(f"the CRM refuses the place to go on from (status {answer.status})")
             page, facts = self._page(answer, walk.seen, window)
             place, resumed = walk.turn(facts), False
             yield Page(page, read_at, place, server_time(answer))
@@ -131,18 +142,14 @@ class RestConnector:
         """Give connections back."""
         self._session.close()
 
-    def _listed(self, walk: Walk, window: Window, *, resumed: bool) -> Answer:
+    def _listed(self, ask: Ask, window: Window) -> _Read:
         listing, paging = self._connection.listing, self._connection.pagination
-        ask = walk.ask()
+        read_at = self._clock()
         if ask.link is not None:
-            answer = self._session.send("GET", ask.link)
-        else:
-            size = {paging.size_param: str(listing.page_size)} if paging.size_param else {}
-            params = {**listing.params, **window_params(listing, window), **size, **ask.params}
-            answer = self._session.send("GET", self._session.address.at(listing.path), params=params)
-        if resumed and answer.status in _RESUME_REFUSED:
-            raise ResumeError(f"the CRM refuses the place to go on from (status {answer.status})")
-        return answer
+            return read_at, self._session.send("GET", ask.link)
+        size = {paging.size_param: str(listing.page_size)} if paging.size_param else {}
+        params = {**listing.params, **window_params(listing, window), **size, **ask.params}
+        return read_at, self._session.send("GET", self._session.address.at(listing.path), params=params)
 
     def _page(self, answer: Answer, seen: int, window: Window) -> tuple[tuple[Record, ...], PageFacts]:
         empty = answer.status == _NO_CONTENT

@@ -8,23 +8,15 @@ from __future__ import annotations
 
 import http.client
 import random
-import ssl
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from http.cookiejar import DefaultCookiePolicy
 
 import requests
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    DecodeError,
-    HTTPError,
-    IncompleteRead,
-    NewConnectionError,
-    ReadTimeoutError,
-    SSLError,
-)
+from urllib3.exceptions import HTTPError
 from urllib3.util.retry import Retry
 
 from crm_pipeline import instants
@@ -41,16 +33,16 @@ from crm_pipeline.connectors.base import (
 from crm_pipeline.connectors.budget import Budget, Lane, Usage, no_usage
 from crm_pipeline.connectors.credentials import repeats_credentials
 from crm_pipeline.connectors.oauth import MemoryShelf, Tokens, TokenShelf
+from crm_pipeline.connectors.pause import Pause
 from crm_pipeline.connectors.reasons import codes
 from crm_pipeline.connectors.repeats import (
-    CutAnswerError,
-    LostAnswerError,
     NotSentError,
     asked_wait,
     may_repeat,
     may_repeat_after,
 )
 from crm_pipeline.connectors.transport import READ_AHEAD, Deadline, TimedAdapter
+from crm_pipeline.connectors.troubles import problem_with
 
 JITTER_SECONDS = 0.5
 """Waits are longer by up to this, so that workers stopped together do not come back together."""
@@ -116,7 +108,7 @@ class _Requests(requests.Session):
 
 
 class Session:
-    """Sends requests to one CRM. For one thread at a time."""
+    """Sends requests to one CRM; for as many threads at once as like to."""
 
     def __init__(
         self,
@@ -147,6 +139,7 @@ class Session:
         """
         self._address = Address(connection.base_url)
         self.calls = 0
+        self._counting, self._pause, self._closed = threading.Lock(), Pause(), False
         self._dialect, self._budget = dialect, shared.budget
         self._limits = connection.limits
         self._retry = Retry(total=connection.limits.retries, backoff_factor=0.5)
@@ -156,8 +149,8 @@ class Session:
         self._http = _Requests()
         self._http.trust_env = False
         self._http.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        self._http.mount("https://", TimedAdapter(self._deadline))
-        self._http.mount("http://", TimedAdapter(self._deadline))
+        for scheme in ("https://", "http://"):
+            self._http.mount(scheme, TimedAdapter(self._deadline, connection.limits.in_flight))
         self._tokens = self._oauth(connection, shared.tokens)
         self._http.auth = self._tokens or make_auth(connection.auth, api_key)
         self._http.headers.update({"Accept": "application/json", "User-Agent": "crm-pipeline"})
@@ -214,7 +207,7 @@ class Session:
             if asked is None or not retry.total:
                 break
             retry = retry.increment(method)
-            if not self._waited(asked + retry.get_backoff_time()):
+            if not self._waited(asked, retry.get_backoff_time()):
                 break
         if isinstance(outcome, ConnectorError):
             raise outcome
@@ -225,7 +218,8 @@ class Session:
         self._sleep(seconds)
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Give the connections back. Nothing more is sent; what is on its way ends by itself."""
+        self._closed = True
         self._http.close()
         if self._token_session is not None:
             self._token_session.close()
@@ -260,13 +254,29 @@ class Session:
             return None
         return asked_wait(outcome.status, outcome.headers, self._clock())
 
-    def _waited(self, seconds: float) -> bool:
-        """Wait before a repeat; False when the time of the whole call does not allow it."""
-        wait = min(seconds + self._chance() * JITTER_SECONDS, self._limits.max_retry_wait)
-        if time.monotonic() + wait >= self._deadline.at:
+    def _waited(self, asked: float, backoff: float) -> bool:
+        """Wait before a repeat; False when the time of the whole call does not allow it.
+
+        What the CRM asked for holds for every thread, and the backoff for this one.
+        """
+        longest = self._limits.max_retry_wait
+        wait = min(asked + backoff + self._chance() * JITTER_SECONDS, longest)
+        if self._closed or time.monotonic() + wait >= self._deadline.at:
             return False
-        self._sleep(wait)
+        with self._pause.kept(min(asked, longest)):
+            self._sleep(wait)
         return True
+
+    def _held_back(self) -> NotSentError | None:
+        """Wait for as long as the CRM has asked another thread to; why nothing may be sent even then."""
+        left = self._pause.left()
+        if self._closed:
+            return NotSentError("not sent: the work with the CRM has been ended")
+        if time.monotonic() + left >= self._deadline.at:
+            return NotSentError("not sent: the CRM asks to be left alone for longer than a request may take")
+        if left:
+            self._sleep(left + self._chance() * JITTER_SECONDS)
+        return None
 
     def _prepare(
         self,
@@ -294,6 +304,9 @@ class Session:
 
     def _attempt(self, request: requests.PreparedRequest) -> Answer | ConnectorError:
         """Send once. Problems are returned, so that none is raised with its leaking cause."""
+        held_back = self._held_back()
+        if held_back is not None:
+            return held_back
         if self._budget is not None:
             try:
                 self._budget.acquire(self._lane(str(request.url)))
@@ -307,9 +320,10 @@ class Session:
                 status = response.status_code
                 outcome = self._whole(response)
         except (requests.RequestException, HTTPError, OSError, http.client.HTTPException) as error:
-            outcome = self._problem(error)
+            outcome = problem_with(error)
         if not isinstance(outcome, NotSentError):
-            self.calls += 1
+            with self._counting:
+                self.calls += 1
         if isinstance(outcome, Answer):
             self._learn(outcome)
             outcome = self._dialect.read(outcome)
@@ -332,7 +346,7 @@ class Session:
         try:
             body = self._body(response, self._limits.max_body_bytes if good else ERROR_BODY_BYTES)
         except (HTTPError, OSError, http.client.HTTPException) as error:
-            body = self._problem(error, begun=True)
+            body = problem_with(error, begun=True)
         if isinstance(body, ConnectorError):
             if good:
                 return body
@@ -351,40 +365,6 @@ class Session:
                 return CrmAnswerError(f"the answer is larger than {most} bytes")
             pieces.append(piece)
         return b"".join(pieces)
-
-    def _problem(self, error: BaseException, *, begun: bool = False) -> ConnectorError:
-        """Say what went wrong without what requests says: its texts hold the URL and its query."""
-        causes = list(_causes(error))
-        for kinds, make, text in _PROBLEMS:
-            if any(isinstance(cause, kinds) for cause in causes):
-                return make(text)
-        if begun:
-            return CutAnswerError("the answer broke off before its end")
-        return LostAnswerError("the connection to the CRM broke before it answered")
-
-
-_PROBLEMS: tuple[tuple[tuple[type[BaseException], ...], type[ConnectorError], str], ...] = (
-    ((NewConnectionError,), NotSentError, "the CRM cannot be reached: no such host, or no connection to it"),
-    ((ConnectTimeoutError,), NotSentError, "the CRM cannot be reached: no connection in time"),
-    ((ssl.SSLCertVerificationError,), NotSentError, "the CRM's TLS certificate is not trusted"),
-    ((SSLError, ssl.SSLError), LostAnswerError, "the secure connection (TLS) to the CRM failed"),
-    ((ReadTimeoutError, TimeoutError), LostAnswerError, "the CRM did not answer in time"),
-    ((DecodeError,), CrmAnswerError, "the answer cannot be decompressed"),
-    ((IncompleteRead, http.client.IncompleteRead), CutAnswerError, "the answer broke off before its end"),
-    ((http.client.RemoteDisconnected,), LostAnswerError, "the CRM closed the connection without an answer"),
-    ((http.client.LineTooLong,), CrmAnswerError, "the answer's header is too large"),
-    ((http.client.HTTPException,), CrmAnswerError, "the answer is not HTTP, or its header is too large"),
-)
-"""Causes in order: the first that fits is told."""
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Give the error and what it was made of: requests wraps urllib3, which wraps the socket."""
-    found = [error]
-    for each in found:
-        yield each
-        inner = (*each.args, getattr(each, "reason", None))
-        found.extend(part for part in inner if isinstance(part, BaseException) and part not in found)
 
 
 def _is_unauthorized(outcome: Answer | ConnectorError) -> bool:

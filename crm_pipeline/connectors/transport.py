@@ -39,10 +39,10 @@ class Deadline(threading.local):
 class TimedAdapter(HTTPAdapter):
     """An adapter that hands the deadline to its connections. It repeats nothing by itself."""
 
-    def __init__(self, deadline: Deadline) -> None:
-        """Take the deadline that all its answers obey."""
+    def __init__(self, deadline: Deadline, connections: int) -> None:
+        """Take the deadline that all its answers obey, and how many connections are kept open."""
         self._deadline = deadline
-        super().__init__(max_retries=0, pool_connections=1, pool_maxsize=4)
+        super().__init__(max_retries=0, pool_connections=1, pool_maxsize=connections)
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **kwargs: Any) -> None:  # noqa: FBT001, FBT002 - the signature of requests
         """Make the pools, of timed connections."""

@@ -36,6 +36,7 @@ class Walk:
         self._paging, self._follow = paging, follow
         self._way = configured(paging)
         self._at = self._way.start() if self._way else None
+        self._certain: range | None = None
         self._pages = self._seen = 0
         if resume is not None:
             self._restore(resume)
@@ -47,9 +48,26 @@ class Walk:
         """Records read so far."""
         return self._seen
 
+    @property
+    def at(self) -> At:
+        """Place of the page that is due."""
+        return self._at
+
     def ask(self) -> Ask:
         """Return the request for the page that is due."""
         return self._way.ask(self._at) if self._way else Ask({})
+
+    def certain(self, most: int) -> dict[At, Ask]:
+        """Requests for pages that are there for certain, by place: the one that is due, and those after it.
+
+        Only counted pages can be told beforehand. They are asked for by the size of the first one;
+        of a CRM whose pages turn out to be of several sizes, none is foretold any more.
+        """
+        places = self._certain or ()
+        if self._way is None or self._at not in places:
+            return {}
+        here = places.index(int(self._at or 0))
+        return {place: self._way.ask(place) for place in places[here : here + most]}
 
     def turn(self, facts: PageFacts) -> Resume | None:
         """Take note of a page; return the place of the next, None after the last.
@@ -66,6 +84,8 @@ class Walk:
             self._way = detect(self._paging, facts)
             self._at = self._way.start()
         self._at = self._way.after(self._at, facts)
+        if self._certain is None:
+            self._certain = self._way.certain(self._at, facts)
         if self._at is None:
             check_complete(self._paging, self._way, facts, self._pages)
             return None

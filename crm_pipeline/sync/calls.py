@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from typing import Protocol
 
@@ -23,24 +24,27 @@ class Exchange(Protocol):
 
 
 class CallFigures:
-    """Of one process, for one step at a time."""
+    """Of one process, for one step at a time; several threads may note."""
 
     def __init__(self) -> None:
         """Nothing sent."""
+        self._lock = threading.Lock()
         self._figures: Counter[str] = Counter()
         self._seconds = 0.0
 
     def note(self, exchange: Exchange) -> None:
         """Count a request."""
-        self._figures["calls"] += 1
-        self._figures[f"calls_{answer_of(exchange.status)}"] += 1
-        self._figures.update(f"calls_le_{bound:g}" for bound in BUCKETS if exchange.seconds <= bound)
-        self._seconds += exchange.seconds
+        with self._lock:
+            self._figures["calls"] += 1
+            self._figures[f"calls_{answer_of(exchange.status)}"] += 1
+            self._figures.update(f"calls_le_{bound:g}" for bound in BUCKETS if exchange.seconds <= bound)
+            self._seconds += exchange.seconds
 
     def take(self) -> dict[str, float]:
         """The figures since they were last taken."""
-        taken = {**self._figures, "call_seconds": self._seconds}
-        self._figures, self._seconds = Counter(), 0.0
+        with self._lock:
+            taken = {**self._figures, "call_seconds": self._seconds}
+            self._figures, self._seconds = Counter(), 0.0
         return taken
 
 

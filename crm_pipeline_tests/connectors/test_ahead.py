@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -53,5 +54,75 @@ def test_a_failure_ahead_is_told_where_its_page_is_due(serve: Serve, connector: 
     server = serve(lambda seen: CUT if seen.query.get("cursor") == "3" else _page(seen, 5))
     pages = connector(server.url, limits={"retries": 0}).pages(ALL)
     assert [next(pages).records[0].external_id, next(pages).records[0].external_id] == ["1", "2"]
+    with pytest.raises(CrmUnavailableError):
+        next(pages)
+
+
+class _Counted:
+    """A CRM that counts its pages, one record each, and answers only when so many are asked for at once."""
+
+    def __init__(self, last: int, together: int) -> None:
+        self._last = last
+        self._meeting = threading.Barrier(together)
+        self.numbers: list[int] = []
+
+    def __call__(self, seen: Seen) -> Reply:
+        number = int(seen.query.get("page", "1"))
+        self.numbers.append(number)
+        if number > 1:
+            self._meeting.wait(_PATIENCE)
+        return reply(200, {"records": [{"id": number}], "total_pages": self._last})
+
+
+def test_counted_pages_are_asked_for_together(serve: Serve, connector: Connect) -> None:
+    """As many as may be in flight, each once, and given out in order; the first page alone."""
+    crm = _Counted(last=9, together=4)
+    made = connector(serve(crm).url, pagination={"style": "page"}, limits={"in_flight": 4})
+    assert [page.records[0].external_id for page in made.pages(ALL)] == [str(each) for each in range(1, 10)]
+    assert sorted(crm.numbers) == list(range(1, 10))
+
+
+def test_one_in_flight_is_one_after_another(serve: Serve, connector: Connect) -> None:
+    """A CRM that must not be asked for two things at once is not."""
+    crm = _Counted(last=5, together=1)
+    made = connector(serve(crm).url, pagination={"style": "page"}, limits={"in_flight": 1})
+    assert len(list(made.pages(ALL))) == 5
+    assert crm.numbers == [1, 2, 3, 4, 5]
+
+
+def _by_offset(rows: int, size: int, sizes: dict[int, int]) -> Callable[[Seen], Reply]:
+    """Pages by offset; ``sizes`` are those of pages that come out shorter."""
+
+    def answer(seen: Seen) -> Reply:
+        start = int(seen.query.get("offset", "0"))
+        found = [{"id": each} for each in range(start, min(start + sizes.get(start, size), rows))]
+        return reply(200, {"records": found, "total": rows})
+
+    return answer
+
+
+@pytest.mark.parametrize("sizes", [{}, {4: 1}, {0: 1}, {2: 1, 7: 1}])
+def test_offsets_that_were_foretold_wrongly_lose_nothing(
+    sizes: dict[int, int], serve: Serve, connector: Connect
+) -> None:
+    """Where a page is shorter than the first one, the next offset is what really came before."""
+    server = serve(_by_offset(20, 2, sizes))
+    made = connector(
+        server.url, pagination={"style": "offset", "total_path": "total"}, limits={"in_flight": 4}
+    )
+    read = [record.external_id for page in made.pages(ALL) for record in page.records]
+    assert read == [str(each) for each in range(20)]
+
+
+def test_a_failure_among_counted_pages_ends_the_listing_there(serve: Serve, connector: Connect) -> None:
+    """Pages before it are given out, those after it are not, although they were asked for."""
+
+    def answer(seen: Seen) -> Reply:
+        number = int(seen.query.get("page", "1"))
+        return CUT if number == 4 else reply(200, {"records": [{"id": number}], "total_pages": 9})
+
+    made = connector(serve(answer).url, pagination={"style": "page"}, limits={"in_flight": 4, "retries": 0})
+    pages = made.pages(ALL)
+    assert [next(pages).records[0].external_id for _ in range(3)] == ["1", "2", "3"]
     with pytest.raises(CrmUnavailableError):
         next(pages)
