@@ -121,6 +121,11 @@ def changed(value: Known, shadow: Known) -> bool:
     return not same(value, shadow)
 
 
+def nothing_new(external: Known, internal: Known, external_shadow: Known, internal_shadow: Known) -> bool:
+    """Whether both sides hold what both held: only a write of ours under way leaves anything to decide."""
+    return external == external_shadow == internal == internal_shadow
+
+
 def merge_field(state: FieldState, rules: FieldRules) -> Decision:  # noqa: PLR0911 - one return for each row of the table
     """Settle one field. Total: every combination has exactly one decision."""
     external, internal = state.external, state.internal

@@ -27,6 +27,7 @@ from crm_pipeline.sync.merge import (
     Side,
     Verdict,
     merge_field,
+    nothing_new,
 )
 from crm_pipeline.sync.noticing import notice
 from crm_pipeline.sync.reports import Outcome
@@ -239,13 +240,17 @@ class Settler:
         sent: Mapping[str, Value] = intent.sent if intent is not None else {}
         arrived = True
         before = len(contact.changed)
+        looked_at = {*sent, *link.assumed, *self.work.held(contact)}
         for name, field in self.mapping.fields.items():
-            external = values.get(name, ABSENT)
+            external, internal = values.get(name, ABSENT), contact.values.get(name)
+            shadows = link.external_shadow.get(name, ABSENT), link.internal_shadow.get(name, ABSENT)
+            if name not in looked_at and nothing_new(external, internal, *shadows):
+                continue  # most fields of most records, a tenth of the time
             state = FieldState(
                 external=external,
-                internal=contact.values.get(name),
-                external_shadow=link.external_shadow.get(name, ABSENT),
-                internal_shadow=link.internal_shadow.get(name, ABSENT),
+                internal=internal,
+                external_shadow=shadows[0],
+                internal_shadow=shadows[1],
                 assumed=name in link.assumed,
                 replaced=link.assumed[name][0] if name in link.assumed else ABSENT,
                 untouched=_is_untouched(row, link, name),

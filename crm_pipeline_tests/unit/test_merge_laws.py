@@ -25,6 +25,7 @@ from crm_pipeline.sync.merge import (
     Verdict,
     changed,
     merge_field,
+    nothing_new,
 )
 from crm_pipeline_tests.unit.merge_rules import HOUR, NOON, linked, pushes
 
@@ -270,6 +271,19 @@ def test_both_changed_to_the_same(base: Value, both: Value, rules: FieldRules) -
     decision = merge_field(linked(both, both, base), rules)
     assert decision.internal == both
     assert not pushes(decision, rules)
+
+
+@given(values=st.lists(VALUES, min_size=1, max_size=4), rules=ANY_RULES)
+def test_what_is_passed_over_would_change_nothing(values: list[Value], rules: FieldRules) -> None:
+    """Where all four are the same, the merge itself finds nothing, under any rules."""
+    external, internal, external_shadow, internal_shadow = (*values, *values[-1:] * 3)[:4]
+    if nothing_new(external, internal, external_shadow, internal_shadow):
+        decision = merge_field(FieldState(external, internal, external_shadow, internal_shadow), rules)
+        assert decision.verdict is Verdict.UNCHANGED
+        kept = (decision.internal, decision.internal_shadow, decision.external_shadow)
+        assert kept == (internal, internal_shadow, external_shadow)
+    else:
+        assert len({external, internal, external_shadow, internal_shadow}) > 1
 
 
 @given(values=st.tuples(VALUES, VALUES, VALUES, VALUES, VALUES), assumed=st.booleans(), rules=ANY_RULES)
