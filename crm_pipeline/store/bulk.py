@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from importlib import import_module
 from operator import itemgetter
@@ -118,14 +118,11 @@ def _values(
     return list(zip(*columns, strict=True))
 
 
-def _converted(values: Iterable[Any], process: Callable[[Any], Any]) -> list[Any]:
+def _converted(values: Sequence[Any], process: Callable[[Any], Any]) -> list[Any]:
     """A column as the driver takes it. Rows that come together share moments: each is written out once."""
-    done, last, text = [], object(), None
-    for value in values:
-        if value is not last:
-            last, text = value, process(value)
-        done.append(text)
-    return done
+    if len(set(map(id, values))) == 1:
+        return [process(values[0])] * len(values)
+    return [process(value) for value in values]
 
 
 def upsert(tx: Connection, table: sa.Table) -> Any:

@@ -71,29 +71,21 @@ def coercer(spec: Spec) -> Coercer:
     """
     if spec.type is FieldType.TEXT:
         return _text
-    read = _reader(spec)
-
-    def coerce(value: Any) -> Value:
-        if value is None or (isinstance(value, str) and not value.strip()):
-            return None
-        return read(value)
-
-    return coerce
-
-
-def _reader(spec: Spec) -> Coercer:
     if spec.type is FieldType.CHOICE:
         return _choice(spec)
     if spec.type is FieldType.INSTANT:
-        zone = ZoneInfo(spec.zone)
-        return lambda value: _instant(value, zone)
+        return _instant(ZoneInfo(spec.zone))
     if spec.type is FieldType.WHATSAPP_ID:
-        return lambda value: _whatsapp_id(value, spec.region)
+        return _whatsapp_id(spec.region)
     return {
         FieldType.INTEGER: _integer,
         FieldType.NUMBER: _number,
         FieldType.BOOLEAN: _boolean,
     }[spec.type]
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _text(value: Any) -> Value:
@@ -123,6 +115,10 @@ def _number_as_text(value: float) -> str:
 
 
 def _integer(value: Any) -> Value:
+    if value.__class__ is int and 0 <= value <= MAX_INTEGER:
+        return value
+    if _is_empty(value):
+        return None
     if isinstance(value, str):
         text = value.strip()
         if not _WHOLE.fullmatch(text):
@@ -143,6 +139,8 @@ def _integer(value: Any) -> Value:
 
 
 def _number(value: Any) -> Value:
+    if _is_empty(value):
+        return None
     if isinstance(value, str):
         text = value.strip()
         if not _DECIMAL.fullmatch(text):
@@ -163,6 +161,8 @@ _BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "
 
 
 def _boolean(value: Any) -> Value:
+    if _is_empty(value):
+        return None
     if isinstance(value, str):
         known = _BOOLEANS.get(value.strip().lower())
     else:  # 1 and 0 are the booleans of databases
@@ -177,9 +177,11 @@ def _choice(spec: Spec) -> Coercer:
     known |= {name.strip().casefold(): choice for name, choice in spec.synonyms.items()}
 
     def coerce(value: Any) -> Value:
+        if _is_empty(value):
+            return None
         if not isinstance(value, str):
             raise _wrong(value, "one of the known values")
-        choice = known.get(value.strip().casefold())
+        choice = known.get(value) or known.get(value.strip().casefold())
         if choice is None:
             msg = f"is not one of {', '.join(spec.choices)} or a known synonym"
             raise NotAValueError(msg)
@@ -188,13 +190,19 @@ def _choice(spec: Spec) -> Coercer:
     return coerce
 
 
-def _instant(value: Any, zone: ZoneInfo) -> Value:
-    try:
-        return _instant_text(value, zone)
-    except (ValueError, OverflowError):
-        pass
-    msg = "is not a date and time"
-    raise NotAValueError(msg)
+def _instant(zone: ZoneInfo) -> Coercer:
+    def coerce(value: Any) -> Value:
+        if value is None:
+            return None
+        try:
+            return _instant_text(value, zone)
+        except (ValueError, OverflowError):
+            if _is_empty(value):
+                return None
+        msg = "is not a date and time"
+        raise NotAValueError(msg)
+
+    return coerce
 
 
 @lru_cache(maxsize=65_536)
@@ -205,7 +213,12 @@ def _parse_instant(text: str, zone: ZoneInfo) -> str:
         msg = "no time"
         raise ValueError(msg)
     moment = datetime.fromisoformat(text)
+    if len(text) == _SECONDS_IN_UTC and text[10] == "T" and text[-1] == "Z":
+        return f"{text[:-1]}.000000Z"  # as nearly every CRM writes it
     return instants.to_text(moment.replace(tzinfo=zone) if moment.tzinfo is None else moment)
+
+
+_SECONDS_IN_UTC = len("2026-01-31T09:00:00Z")
 
 
 def _instant_text(value: Any, zone: ZoneInfo) -> str:
@@ -227,15 +240,20 @@ def _from_epoch(number: float) -> datetime:
     return _EPOCH_START + number * unit
 
 
-def _whatsapp_id(value: Any, region: str) -> Value:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        value = _number_as_text(value)
-    if not isinstance(value, str):
-        raise _wrong(value, "a WhatsApp id or phone number")
-    try:
-        return whatsapp_id(value, region)
-    except NoIdentityError as error:
-        raise NotAValueError(str(error)) from None
+def _whatsapp_id(region: str) -> Coercer:
+    def coerce(value: Any) -> Value:
+        if _is_empty(value):
+            return None
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            value = _number_as_text(value)
+        if not isinstance(value, str):
+            raise _wrong(value, "a WhatsApp id or phone number")
+        try:
+            return whatsapp_id(value, region)
+        except NoIdentityError as error:
+            raise NotAValueError(str(error)) from None
+
+    return coerce
 
 
 def _encodable(text: str) -> None:

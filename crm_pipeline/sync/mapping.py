@@ -100,19 +100,21 @@ class FieldMapping:
             raise RecordRejected({"record": "is not an object"})
         reasons: dict[str, str] = {}
         values = self._identity(record, reasons)
+        empty = self.empty
         for name, paths, walk, coerce, nullable in self._read_rules:
             for path in paths:
                 raw = get(record, path) if walk else record.get(path, MISSING)
-                if raw is MISSING:
-                    continue
-                try:
-                    value = coerce(None if raw == self.empty else raw)
-                except NotAValueError as error:
-                    reasons[self.fields[name].json_name] = f"{path} {error}"
-                else:
-                    if value is not None or nullable:
-                        values[name] = value
-                break
+                if raw is not MISSING:
+                    break
+            else:
+                continue
+            try:
+                value = coerce(None if raw == empty else raw)
+            except NotAValueError as error:
+                reasons[self.fields[name].json_name] = f"{path} {error}"
+            else:
+                if value is not None or nullable:
+                    values[name] = value
         for field in self._part_rules:
             self._read_parts(field, record, values, reasons)
         if reasons:

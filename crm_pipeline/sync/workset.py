@@ -223,7 +223,8 @@ class Workset:
 
     def _new_row(self, contact: Contact, at: datetime) -> dict[str, Any]:
         row: dict[str, Any] = {**self._mapping.empty_columns, **contact.values}
-        custom = {name: row.pop(name) for name in self._mapping.own & row.keys()}
+        own = self._mapping.own
+        custom = {name: row.pop(name) for name in own & row.keys()} if own else _NOTHING
         return {
             **row,
             "custom": custom,
@@ -249,6 +250,9 @@ class Workset:
     def _know(self, link: Link) -> None:
         self._links[link.external_id] = link
         self._link_of[link.contact_id] = link
+
+
+_NOTHING: dict[str, Value] = {}
 
 
 def flat(data: Mapping[str, Any]) -> dict[str, Any]:
