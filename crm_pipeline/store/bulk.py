@@ -48,6 +48,14 @@ class _OneOf(FunctionElement[bool]):
     type = sa.Boolean()
     inherit_cache = True
 
+    @property
+    def comparator(self) -> Any:
+        """Make one whenever it is asked for. Kept, it would hold this, and this the list, in a circle.
+
+        Python looks for circles rarely (see ``garbage``): the ids of all pages would pile up.
+        """
+        return self.type.comparator_factory(self)
+
     def self_group(self, against: Any = None) -> Any:  # noqa: ARG002
         """Stay as it is: a boolean would become ``(…) = 1`` on SQLite, for which no index is used."""
         return self

@@ -58,6 +58,8 @@ class LandingCounts:
     created: int
     updated: int
     unchanged: int
+    known: tuple[int, ...]
+    """Rows of the records that were known, as they stood before."""
 
 
 def land(tx: Connection, connection: str, arrivals: Iterable[Arrival], run_id: str) -> LandingCounts:
@@ -82,7 +84,8 @@ def land(tx: Connection, connection: str, arrivals: Iterable[Arrival], run_id: s
         _replace(tx, [known[arrival.external_id].id for arrival in changed])
     if fresh or changed:
         bulk.insert(tx, records, [_row(arrival, connection, run_id) for arrival in [*fresh, *changed]])
-    return LandingCounts(len(fresh), len(changed), total - len(fresh) - len(changed))
+    unchanged = total - len(fresh) - len(changed)
+    return LandingCounts(len(fresh), len(changed), unchanged, tuple(row.id for row in known.values()))
 
 
 def waiting(tx: Connection, connection: str, limit: int, *, deletes: bool = True) -> list[Landed]:
@@ -187,6 +190,35 @@ def distrust(tx: Connection, connection: str, external_ids: Sequence[str]) -> No
             one_of(records.c.external_id, external_ids),
         )
         tx.execute(records.update().where(*where).values(content_hash=""))
+
+
+def last_row(tx: Connection) -> int:
+    """The highest row there is; 0 where there is none."""
+    return tx.execute(sa.select(sa.func.max(records.c.id))).scalar_one() or 0
+
+
+def of_links(tx: Connection, connection: str, after: str, size: int) -> list[tuple[str, int | None]]:
+    """Linked records that exist, each with its current row, if it has one.
+
+    By external id: the first so many that come after one.
+    """
+    query = (
+        sa.select(links.c.external_id, records.c.id)
+        .join_from(
+            links,
+            records,
+            sa.and_(*(records.c[name] == links.c[name] for name in _KEY), CURRENT),
+            isouter=True,
+        )
+        .where(
+            links.c.connection == connection,
+            links.c.external_deleted_at.is_(None),
+            links.c.external_id > after,
+        )
+        .order_by(links.c.external_id)
+        .limit(size)
+    )
+    return [(row[0], row[1]) for row in tx.execute(query).all()]
 
 
 def made_anew(tx: Connection, connection: str) -> list[str]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from array import array
-from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import datetime
+from itertools import islice
 
 from crm_pipeline.store import landing, links, rejects
 from crm_pipeline.sync.arrivals import arrivals, tombstone
@@ -14,27 +12,27 @@ from crm_pipeline.sync.context import Context
 
 
 class Seen:
-    """Which records a reading listed: eight bytes for each, whatever its id.
+    """Which landed records a reading listed: one bit for each row there was when it began.
 
-    Two ids that share their eight bytes hide a delete; they never make one up.
+    Only the worker that reads lands records of its connection: all later rows came with the reading.
     """
 
-    def __init__(self) -> None:
-        """Nothing listed yet."""
-        self._marks = array("Q")
+    def __init__(self, last_row: int) -> None:
+        """Nothing listed yet; ``last_row`` is the highest row that has landed."""
+        self._last_row = last_row
+        self._bits = bytearray(last_row // 8 + 1)
 
-    def add(self, external_ids: Iterable[str]) -> None:
-        """These were listed."""
-        self._marks.extend(_mark(external_id) for external_id in external_ids)
+    def add(self, rows: Iterable[int]) -> None:
+        """The records of these rows were listed."""
+        for row in rows:
+            if row <= self._last_row:
+                self._bits[row >> 3] |= 1 << (row & 7)
 
-    def missing_from(self, portions: Iterable[Sequence[str]]) -> list[str]:
-        """Of these ids, the ones that were not listed."""
-        self._marks = array("Q", sorted(self._marks))  # a set would take ten times the room
-        return [each for portion in portions for each in portion if not self._holds(_mark(each))]
-
-    def _holds(self, mark: int) -> bool:
-        place = bisect_left(self._marks, mark)
-        return place < len(self._marks) and self._marks[place] == mark
+    def __contains__(self, row: int | None) -> bool:
+        """Whether the record whose current row this is was listed."""
+        if row is None:
+            return False
+        return row > self._last_row or bool(self._bits[row >> 3] & 1 << (row & 7))
 
 
 def note_absent(context: Context, seen: Seen) -> None:
@@ -46,17 +44,36 @@ def note_absent(context: Context, seen: Seen) -> None:
     Raises:
         ConnectorError: the CRM could not be asked.
     """
-    with context.read() as tx:
-        missing = seen.missing_from(links.each_external_id(tx, context.name))
-        rejected = {
-            reject.key: reject.id for reject in rejects.load(tx, context.name) if reject.source == "pull"
-        }
-    ask(context, missing)
+    # Looked up first: what is asked for lands, and would count as listed.
+    gone = _rejected(context, seen)
+    ask(context, _unlisted(context, seen))
     with context.write() as tx:
-        gone = [rejected[key] for key in seen.missing_from([list(rejected)])]
         rejects.dismiss(tx, context.name, gone, context.clock())
 
 
+def _rejected(context: Context, seen: Seen) -> list[int]:
+    """Rejects of records that were not listed."""
+    with context.read() as tx:
+        rejected = {
+            reject.key: reject.id for reject in rejects.load(tx, context.name) if reject.source == "pull"
+        }
+        standings = landing.standings(tx, context.name, list(rejected))
+    return [
+        rejected[key] for key in rejected if (standings[key].id if key in standings else None) not in seen
+    ]
+
+
+def _unlisted(context: Context, seen: Seen) -> Iterator[str]:
+    """Ids of linked records that were not listed. No transaction is open between two of them."""
+    after: str | None = ""
+    while after is not None:
+        with context.read() as tx:
+            portion = landing.of_links(tx, context.name, after, _PORTION)
+        yield from (external_id for external_id, row in portion if row not in seen)
+        after = portion[-1][0] if portion else None
+
+
+_PORTION = 1000
 _ASKED_TOGETHER = 100
 
 
@@ -81,14 +98,14 @@ def ask_for_rivals(context: Context, since: datetime | None, until: datetime) ->
     ask(context, rivals)
 
 
-def ask(context: Context, external_ids: Sequence[str]) -> None:
+def ask(context: Context, external_ids: Iterable[str]) -> None:
     """Land each record as it is now, or a tombstone.
 
     Raises:
         ConnectorError: the CRM could not be asked.
     """
-    for start in range(0, len(external_ids), _ASKED_TOGETHER):
-        asked = external_ids[start : start + _ASKED_TOGETHER]
+    left = iter(external_ids)
+    while asked := list(islice(left, _ASKED_TOGETHER)):
         read_at = context.clock()
         found = context.connector.read(asked)
         there = {record.external_id for record in found}
@@ -96,7 +113,3 @@ def ask(context: Context, external_ids: Sequence[str]) -> None:
         with context.write() as tx:
             landing.land(tx, context.name, arrivals(context, found, read_at), context.run_id)
             landing.land(tx, context.name, [tombstone(each, read_at) for each in lost], context.run_id)
-
-
-def _mark(external_id: str) -> int:
-    return int.from_bytes(hashlib.blake2b(external_id.encode(), digest_size=8).digest())

@@ -24,7 +24,6 @@ class NoIdentityError(ValueError):
     """A value is no WhatsApp id; the text says why, without the value."""
 
 
-@lru_cache(maxsize=65_536)
 def whatsapp_id(raw: str, region: str = "ID") -> str:
     """The one id of a contact: ``<digits>@c.us``, or ``<digits>@lid`` as it came.
 
@@ -36,8 +35,12 @@ def whatsapp_id(raw: str, region: str = "ID") -> str:
     Raises:
         NoIdentityError: a group, a broadcast list, no phone number at all.
     """
-    if _CANONICAL.fullmatch(raw):
-        return raw
+    # Not kept: that takes more time than a look, and hundreds of bytes for each.
+    return raw if _CANONICAL.fullmatch(raw) else _canonical(raw, region)
+
+
+@lru_cache(maxsize=65_536)
+def _canonical(raw: str, region: str) -> str:
     if len(raw) > _LONGEST:
         msg = "is too long for a WhatsApp id or phone number"
         raise NoIdentityError(msg)

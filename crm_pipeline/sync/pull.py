@@ -94,13 +94,13 @@ def pull_new(
         with context.read() as tx:
             stored = state.load(tx, context.name)
         resumed = _resumed(stored, context.clock())
-        here, seen = resumed or _fresh(context, stored), Seen()
+        here = resumed or _fresh(context, stored)
         try:
-            _read_pages(context, here, seen, landed)
+            seen = _read_pages(context, here, landed)
         except ResumeError:
             with context.read() as tx:
                 here, resumed = _fresh(context, state.load(tx, context.name)), None
-            _read_pages(context, here, seen, landed)
+            seen = _read_pages(context, here, landed)
         if here.since is None and resumed is None:
             # Only a reading of everything, from its first page to its last, can say what is absent.
             note_absent(context, seen)
@@ -109,21 +109,21 @@ def pull_new(
     return report
 
 
-def _read_pages(
-    context: Context, here: _Progress, seen: Seen, landed: Callable[[landing.LandingCounts], None]
-) -> None:
+def _read_pages(context: Context, here: _Progress, landed: Callable[[landing.LandingCounts], None]) -> Seen:
+    with context.read() as tx:
+        seen = Seen(landing.last_row(tx))
     for page in context.connector.pages(Window(since=here.since), here.next):
         here.note(page)
-        # By the name each lands under: a record without an id of its own goes by its contact's.
         arrived = list(arrivals(context, page.records, page.read_at))
-        seen.add(arrival.external_id for arrival in arrived)
         with context.write() as tx:
             counts = landing.land(tx, context.name, arrived, context.run_id)
             values: dict[str, Any] = {"pull": here.to_json()}
             if context.connection.listing.sorted_by_modified and here.watermark is not None:
                 values["watermark"] = here.watermark
             state.save(tx, context.name, **values)
+        seen.add(counts.known)
         landed(counts)
+    return seen
 
 
 def _finish(context: Context, here: _Progress, report: Report) -> None:

@@ -6,9 +6,11 @@ import pytest
 
 from crm_pipeline.connection import Connection
 from crm_pipeline.connectors.base import Page, Record
+from crm_pipeline.sync import absence
 from crm_pipeline.sync.apply import apply_landed
 from crm_pipeline.sync.context import lease_held
 from crm_pipeline.sync.errors import TooManyDeletesError
+from crm_pipeline.sync.forget import forget
 from crm_pipeline_tests.sync.world import World
 
 ONE = "6281100000001@c.us"
@@ -102,6 +104,68 @@ def test_records_without_an_id_of_their_own_are_not_taken_for_deleted(
     world.sync()
     assert archived(world) == set()
     assert [(row["key"], row["attempts"]) for row in world.rows("rejects")] == rejected
+
+
+def test_what_is_absent_is_asked_for_in_the_fewest_calls(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Links are looked through in portions; the records that were not listed are asked for together."""
+    monkeypatch.setattr(absence, "_PORTION", 7)
+    keys = many(world, 40)
+    world.crm.hidden.update(keys[::3])
+    world.crm.delete(keys[0])
+    world.crm.delete(keys[39])
+    before = world.crm.calls
+    world.sync()
+    assert archived(world) == {"6281100000000@c.us", "6281100000039@c.us"}
+    assert world.crm.calls - before == 2  # a page, and 14 records
+
+
+def test_records_that_changed_in_the_meantime_were_listed(world: World) -> None:
+    """Their current versions are new with the reading: nobody asks for them, and nothing is archived."""
+    keys = many(world, 5)
+    for key in keys:
+        world.crm.put(key, notes="edited")
+    world.crm.put(phone=TWO)
+    before = world.crm.calls
+    world.sync()
+    assert world.crm.calls - before == 1
+    assert archived(world) == set()
+
+
+def test_a_link_whose_record_never_landed_is_asked_for_unless_it_is_listed(world: World) -> None:
+    """A CRM may answer a create without the record: the link is there, the record is not."""
+    world.crm.answers_with_record = False
+    world.sql("INSERT INTO contacts (id, nama) VALUES (:one, 'Sinta'), (:two, 'Budi')", one=ONE, two=TWO)
+    world.push()
+    world.sql("DELETE FROM external_records")
+    gone = next(key for key, record in world.crm.records.items() if record["phone"] == ONE)
+    world.crm.delete(gone)
+    world.sync()
+    assert archived(world) == {ONE}
+
+
+def test_a_rejected_record_that_is_gone_is_rejected_no_more(world: World) -> None:
+    """And one that is listed stays rejected."""
+    keys = [world.crm.put(name="nobody"), world.crm.put(name="nobody either")]
+    world.sync()
+    assert {row["key"] for row in world.rows("rejects")} == set(keys)
+    world.crm.delete(keys[0])
+    world.sync()
+    assert {row["key"] for row in world.rows("rejects")} == {keys[1]}
+
+
+def test_a_record_that_now_names_a_forgotten_person_is_not_taken_for_deleted(world: World) -> None:
+    """Of what it says nothing lands, so that it counts as not listed: it is asked for, and is there."""
+    key = world.crm.put(phone=ONE, name="Sinta")
+    world.crm.put(phone=TWO, name="Budi")
+    world.sync()
+    context = world.context()
+    with lease_held(context):
+        forget(context, {TWO})
+    world.crm.put(key, phone=TWO)
+    world.sync()
+    assert archived(world) == set()
 
 
 @pytest.mark.parametrize("left", [0, 1, 180])
