@@ -89,9 +89,7 @@ class Confirmation:
         self._link_of = {link.contact_id: link for link in links.load_by_contact(tx, name, keys)}
         named = (result.external_id for answer in answers for result in answer.results)
         answered = {external_id for external_id in named if external_id is not None}
-        self._owner = {
-            link.external_id: link.contact_id for link in links.load_by_external_id(tx, name, answered)
-        }
+        self._owner = links.owners(tx, name, answered)
         self._open_fields = ledger.open_fields(tx, name, keys)
         self._failures = rejects.attempts(tx, name, "push", keys)
 
@@ -129,14 +127,14 @@ class Confirmation:
     def _save(self) -> None:
         tx, context = self._tx, self._context
         links.insert(tx, context.name, self._new_links)
-        links.update(tx, context.name, self._links)
+        links.note_agreed(tx, context.name, self._links)
         ledger.write_changes(tx, context.name, self._changes, context.run_id)
         ledger.write_conflicts(tx, context.name, self._conflicts, context.run_id, self._now)
         contacts.mark_pushed(tx, self._pushed)
         intents.close(tx, self._states, self._now)
         intents.name_records(tx, self._existing)
         rejects.write(tx, context.name, self._rejects, context.run_id, self._now)
-        rejects.clear(tx, context.name, "push", self._cleared)
+        rejects.clear(tx, context.name, "push", self._failures.keys() & self._cleared)
         landing.land(tx, context.name, self._arrivals, context.run_id)
         # What had landed is older than our write, so that the same content read again is news.
         landing.distrust(tx, context.name, self._unseen)

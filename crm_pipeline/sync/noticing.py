@@ -34,7 +34,7 @@ def notice(mapping: FieldMapping, contact_id: str, values: Values, link: Link, a
     for name, field in mapping.fields.items():
         value = values.get(name)
         shadow = link.internal_shadow.get(name)  # null where nothing was agreed: emptiness is no edit
-        if not changed(value, shadow):
+        if value == shadow or not changed(value, shadow):  # most are equal, which is cheap to see
             continue
         pending = pending or to_push(value, shadow, field.direction)
         known = link.edits.get(name)

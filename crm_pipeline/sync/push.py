@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 
 from crm_pipeline.store import contacts
-from crm_pipeline.store.contacts import StoredContact
 from crm_pipeline.sync.context import Context, Progress, no_progress
 from crm_pipeline.sync.events import apply_all
 from crm_pipeline.sync.flights import Flights
@@ -55,17 +54,19 @@ def push_changed(
     return report
 
 
-def _batches(context: Context, only: str | None) -> Iterator[list[StoredContact]]:
-    """What may need a write, as it stands when it is asked for; each contact once."""
+def _batches(context: Context, only: str | None) -> Iterator[list[str]]:
+    """Contacts that may need a write, as it stands when they are asked for; each comes once."""
     size, after = max(context.connector.batch_size, _SMALLEST_BATCH), ""
+    if only is not None:
+        yield [only]
+        return
     while True:
         with context.read() as tx:
-            batch = contacts.to_push(tx, context.name, context.clock(), size, after, only)
-        if batch:
-            yield batch
-        if not batch or only is not None:
+            batch = contacts.to_push(tx, context.name, context.clock(), size, after)
+        if not batch:
             return
-        after = batch[-1].id
+        yield batch
+        after = batch[-1]
 
 
 _SMALLEST_BATCH = 50

@@ -25,7 +25,6 @@ from crm_pipeline.connectors.base import (
     WriteStatus,
 )
 from crm_pipeline.store import intents
-from crm_pipeline.store.contacts import StoredContact
 from crm_pipeline.sync.confirm import CONFIRMED_TOGETHER, Answered, Confirmation
 from crm_pipeline.sync.context import Context
 from crm_pipeline.sync.flights import Flights
@@ -75,10 +74,10 @@ class Sender:
         if isinstance(error, ConnectorError):
             self._give_up()
 
-    def plan(self, batch: Sequence[StoredContact]) -> None:
-        """Decide what a batch of contacts needs, and send what fills whole calls."""
+    def plan(self, contacts: Sequence[str]) -> None:
+        """Decide what contacts need, and send what fills whole calls."""
         with self._context.write() as tx:
-            plan = intend(self._context, tx, batch)
+            plan = intend(self._context, tx, contacts)
         self._report.counts.add(plan.outcomes)
         self._report.pending += plan.waiting
         for planned in plan.writes:
