@@ -57,6 +57,23 @@ _LOAD_LOCKED = _LOAD.with_for_update()
 _RESOLVE = sa.select(contact_aliases.c.alias, contact_aliases.c.contact_id).where(
     one_of(contact_aliases.c.alias, "ids")
 )
+_DUE: tuple[Any, ...] = (
+    # Written exactly like the condition of the partial index, so that it is used.
+    sa.text("row_version <> pushed_version"),
+    ~sa.exists().where(
+        rejects.c.connection == sa.bindparam("connection"),
+        rejects.c.source == "push",
+        rejects.c.key == contacts.c.id,
+        rejects.c.next_attempt_at > sa.bindparam("now", type_=rejects.c.next_attempt_at.type),
+    ),
+)
+_TO_PUSH = (
+    sa.select(contacts.c.id)
+    .where(*_DUE, contacts.c.id > sa.bindparam("after"))
+    .order_by(contacts.c.id)
+    .limit(sa.bindparam("limit"))
+)
+_COUNT_TO_PUSH = sa.select(sa.func.count()).select_from(contacts).where(*_DUE)
 _MARK_PUSHED = (
     contacts.update().where(one_of(contacts.c.id, "ids")).values(pushed_version=sa.bindparam("version"))
 )
@@ -192,26 +209,13 @@ def mark_to_push(tx: Connection, ids: Collection[str]) -> None:
 
 def to_push(tx: Connection, connection: str, now: datetime, limit: int, after: str = "") -> list[str]:
     """Ids of contacts that changed since the CRM was last told, in order; failed ones when due again."""
-    query = sa.select(contacts.c.id).where(*_due(connection, now), contacts.c.id > after)
-    return list(tx.execute(query.order_by(contacts.c.id).limit(limit)).scalars())
+    parameters = {"connection": connection, "now": now, "after": after, "limit": limit}
+    return list(tx.execute(_TO_PUSH, parameters).scalars())
 
 
 def count_to_push(tx: Connection, connection: str, now: datetime) -> int:
     """How many contacts the CRM should hear of now."""
-    return tx.execute(
-        sa.select(sa.func.count()).select_from(contacts).where(*_due(connection, now))
-    ).scalar_one()
-
-
-def _due(connection: str, now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
-    waits = sa.exists().where(
-        rejects.c.connection == connection,
-        rejects.c.source == "push",
-        rejects.c.key == contacts.c.id,
-        rejects.c.next_attempt_at > now,
-    )
-    # Written exactly like the condition of the partial index, so that it is used.
-    return sa.text("row_version <> pushed_version"), ~waits  # type: ignore[return-value]
+    return tx.execute(_COUNT_TO_PUSH, {"connection": connection, "now": now}).scalar_one()
 
 
 def portion_unlinked(tx: Connection, connection: str, after: str, size: int) -> list[StoredContact]:

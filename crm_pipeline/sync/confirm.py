@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from sqlalchemy.engine import Connection as Transaction
 
@@ -59,7 +60,7 @@ class Confirmation:
         self._rejects: list[NewReject] = []
         self._cleared: list[str] = []
         self._existing: list[tuple[str, str | None]] = []
-        self._open_fields: dict[str, dict[str, LedgerEntry]] = {}
+        self._keys: list[str] = []
         self._link_of: dict[str, Link] = {}
         self._owner: dict[str, str] = {}
         self._failures: dict[str, int] = {}
@@ -85,13 +86,25 @@ class Confirmation:
 
     def _load(self, answers: Sequence[Answered]) -> None:
         tx, name = self._tx, self._context.name
-        keys = [planned.intent.contact_id for answer in answers for planned in answer.sent]
+        keys = self._keys = [planned.intent.contact_id for answer in answers for planned in answer.sent]
         self._link_of = {link.contact_id: link for link in links.load_by_contact(tx, name, keys)}
-        named = (result.external_id for answer in answers for result in answer.results)
-        answered = {external_id for external_id in named if external_id is not None}
-        self._owner = links.owners(tx, name, answered)
-        self._open_fields = ledger.open_fields(tx, name, keys)
+        self._owner = links.owners(tx, name, self._strange(answers))
         self._failures = rejects.attempts(tx, name, "push", keys)
+
+    def _strange(self, answers: Sequence[Answered]) -> set[str]:
+        """Records that answers name and that are not linked to the contact in question."""
+        own = {(key, link.external_id) for key, link in self._link_of.items()}
+        return {
+            result.external_id
+            for answer in answers
+            for planned, result in zip(answer.sent, answer.results, strict=True)
+            if result.external_id and (planned.intent.contact_id, result.external_id) not in own
+        }
+
+    @cached_property
+    def _open_fields(self) -> dict[str, dict[str, LedgerEntry]]:
+        """Fields that wait for a person."""
+        return ledger.open_fields(self._tx, self._context.name, self._keys)
 
     def _settle(self, planned: IntendedWrite, result: WriteResult) -> Outcome | None:
         """The outcome; None where the contact has to wait for a later run."""
@@ -135,7 +148,8 @@ class Confirmation:
         intents.name_records(tx, self._existing)
         rejects.write(tx, context.name, self._rejects, context.run_id, self._now)
         rejects.clear(tx, context.name, "push", self._failures.keys() & self._cleared)
-        landing.land(tx, context.name, self._arrivals, context.run_id)
+        if self._arrivals:
+            landing.land(tx, context.name, self._arrivals, context.run_id)
         # What had landed is older than our write, so that the same content read again is news.
         landing.distrust(tx, context.name, self._unseen)
         landing.settle_current(tx, context.name, self._nothing_new, Outcome.UNCHANGED.value, self._now)

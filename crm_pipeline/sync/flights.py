@@ -38,8 +38,7 @@ class Flights(Generic[What, Came]):
         """Let nothing more be sent."""
         self._halt.set()
 
-    @property
-    def full(self) -> bool:
+    def are_full(self) -> bool:
         """Whether no other call may be started."""
         return self.under_way >= self._most
 

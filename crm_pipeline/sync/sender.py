@@ -98,14 +98,15 @@ class Sender:
         """Send the first of them, by the way that takes the fewest calls."""
         if self._bulk is not None and self._sent_as_job(self._bulk, waiting):
             return
-        while self._calls.full:
+        while self._calls.are_full():
             self._take(wait=True)
         part = waiting[: self._size]
         del waiting[: len(part)]
         writes = [planned.write for planned in part]
         write = partial(self._context.connector.write, writes)
         self._calls.start(Sent(part, self._context.clock()), write)
-        self._take(wait=False)
+        if self._calls.are_full():  # till then, answers gather: together they cost one transaction
+            self._take(wait=False)
 
     def _take(self, *, wait: bool) -> None:
         """Confirm what has come in.
