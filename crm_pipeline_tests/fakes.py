@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -88,6 +89,7 @@ class FakeCrm:
     refuse: dict[str, WriteResult] = field(default_factory=dict)
     """Answers for the next write to these external ids (or keys of contacts)."""
     _ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def put(self, external_id: str | None = None, **values: Any) -> str:
         """A CRM user creates or edits a record."""
@@ -162,12 +164,13 @@ class FakeCrm:
         ]
 
     def write(self, writes: Sequence[Write]) -> list[WriteResult]:
-        """Upsert."""
-        self.fault("before write")
-        self.calls += 1
-        results = [self._write_one(write) for write in writes]
-        self.fault("after write")
-        return results
+        """Upsert; of several threads that ask for it, one after the other."""
+        with self._lock:
+            self.fault("before write")
+            self.calls += 1
+            results = [self._write_one(write) for write in writes]
+            self.fault("after write")
+            return results
 
     def _write_one(self, write: Write) -> WriteResult:
         self.fault("one write")

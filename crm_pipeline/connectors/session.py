@@ -32,6 +32,7 @@ from crm_pipeline.connectors.base import (
 )
 from crm_pipeline.connectors.budget import Budget, Lane, Usage, no_usage
 from crm_pipeline.connectors.credentials import repeats_credentials
+from crm_pipeline.connectors.halt import halted
 from crm_pipeline.connectors.oauth import MemoryShelf, Tokens, TokenShelf
 from crm_pipeline.connectors.pause import Pause
 from crm_pipeline.connectors.reasons import codes
@@ -261,22 +262,32 @@ class Session:
         """
         longest = self._limits.max_retry_wait
         wait = min(asked + backoff + self._chance() * JITTER_SECONDS, longest)
-        if self._closed or time.monotonic() + wait >= self._deadline.at:
+        if self._ended or time.monotonic() + wait >= self._deadline.at:
             return False
         with self._pause.kept(min(asked, longest)):
             self._sleep(wait)
         return True
 
-    def _held_back(self) -> NotSentError | None:
-        """Wait for as long as the CRM has asked another thread to; why nothing may be sent even then."""
+    def _kept_back(self, url: str) -> NotSentError | None:
+        """Wait until a request may go out; why it must not, where it must not.
+
+        What the CRM has asked another thread to wait for is waited for here, too.
+        """
         left = self._pause.left()
-        if self._closed:
-            return NotSentError("not sent: the work with the CRM has been ended")
         if time.monotonic() + left >= self._deadline.at:
             return NotSentError("not sent: the CRM asks to be left alone for longer than a request may take")
         if left:
             self._sleep(left + self._chance() * JITTER_SECONDS)
-        return None
+        if self._budget is not None:
+            try:
+                self._budget.acquire(self._lane(url))
+            except NotSentError as spent:
+                return spent
+        return NotSentError("not sent: the work with the CRM has been ended") if self._ended else None
+
+    @property
+    def _ended(self) -> bool:
+        return self._closed or halted()
 
     def _prepare(
         self,
@@ -304,14 +315,9 @@ class Session:
 
     def _attempt(self, request: requests.PreparedRequest) -> Answer | ConnectorError:
         """Send once. Problems are returned, so that none is raised with its leaking cause."""
-        held_back = self._held_back()
-        if held_back is not None:
-            return held_back
-        if self._budget is not None:
-            try:
-                self._budget.acquire(self._lane(str(request.url)))
-            except NotSentError as spent:
-                return spent
+        kept_back = self._kept_back(str(request.url))
+        if kept_back is not None:
+            return kept_back
         started, status = time.monotonic(), None
         timeout = (self._limits.connect_timeout, self._limits.read_timeout)
         outcome: Answer | ConnectorError

@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection
 
 from crm_pipeline.store import bulk
 from crm_pipeline.store.bulk import one_of
+from crm_pipeline.store.raw import Columns
 from crm_pipeline.store.tables import contact_aliases, contacts, links, rejects
 
 
@@ -44,10 +45,37 @@ class ContactWrite:
 
 
 # Made once: to make them anew costs more than to execute them, with each group of webhooks.
-_LOAD = sa.select(contacts).where(one_of(contacts.c.id, "ids")).order_by(contacts.c.id)
+_BESIDE = ("row_version", "pushed_version", "updated_at", "archived_at")
+_COLUMNS = Columns(
+    [
+        *(column for column in contacts.c if column.name not in _BESIDE),
+        *(contacts.c[name] for name in _BESIDE),
+    ]
+)
+_LOAD = sa.select(*_COLUMNS.raw).where(one_of(contacts.c.id, "ids")).order_by(contacts.c.id)
 _LOAD_LOCKED = _LOAD.with_for_update()
 _RESOLVE = sa.select(contact_aliases.c.alias, contact_aliases.c.contact_id).where(
     one_of(contact_aliases.c.alias, "ids")
+)
+_DUE: tuple[Any, ...] = (
+    # Written exactly like the condition of the partial index, so that it is used.
+    sa.text("row_version <> pushed_version"),
+    ~sa.exists().where(
+        rejects.c.connection == sa.bindparam("connection"),
+        rejects.c.source == "push",
+        rejects.c.key == contacts.c.id,
+        rejects.c.next_attempt_at > sa.bindparam("now", type_=rejects.c.next_attempt_at.type),
+    ),
+)
+_TO_PUSH = (
+    sa.select(contacts.c.id)
+    .where(*_DUE, contacts.c.id > sa.bindparam("after"))
+    .order_by(contacts.c.id)
+    .limit(sa.bindparam("limit"))
+)
+_COUNT_TO_PUSH = sa.select(sa.func.count()).select_from(contacts).where(*_DUE)
+_MARK_PUSHED = (
+    contacts.update().where(one_of(contacts.c.id, "ids")).values(pushed_version=sa.bindparam("version"))
 )
 _ODD_PATTERNS = ("0%", "+%", "(%", "% %", "%-%", "%:%")
 _ODDLY_SPELLED = (
@@ -72,7 +100,7 @@ def load(tx: Connection, ids: Collection[str], *, lock: bool = True) -> dict[str
     if not ids:
         return {}
     query = _LOAD_LOCKED if lock else _LOAD
-    return {row["id"]: _stored(row) for row in tx.execute(query, {"ids": sorted(ids)}).mappings().all()}
+    return {stored.id: stored for stored in map(_stored, _COLUMNS.rows(tx, query, {"ids": sorted(ids)}))}
 
 
 def resolve(tx: Connection, canonical_ids: Collection[str]) -> dict[str, str]:
@@ -165,7 +193,7 @@ def mark_pushed(tx: Connection, versions: Iterable[tuple[str, int]]) -> None:
     for key, version in versions:
         keys[version].append(key)
     for version, some in keys.items():
-        tx.execute(contacts.update().where(one_of(contacts.c.id, some)).values(pushed_version=version))
+        tx.execute(_MARK_PUSHED, {"ids": some, "version": version})
 
 
 def mark_all_to_push(tx: Connection) -> None:
@@ -179,44 +207,22 @@ def mark_to_push(tx: Connection, ids: Collection[str]) -> None:
         tx.execute(contacts.update().where(one_of(contacts.c.id, ids)).values(pushed_version=0))
 
 
-def to_push(
-    tx: Connection, connection: str, now: datetime, limit: int, after: str = "", only: str | None = None
-) -> list[StoredContact]:
-    """Contacts that changed since the CRM was last told, by id; failed ones when their time has come."""
-    query = (
-        sa.select(contacts)
-        .where(*_due(connection, now), contacts.c.id > after)
-        .order_by(contacts.c.id)
-        .limit(limit)
-    )
-    if only is not None:
-        query = sa.select(contacts).where(contacts.c.id == only)
-    return [_stored(row) for row in tx.execute(query).mappings()]
+def to_push(tx: Connection, connection: str, now: datetime, limit: int, after: str = "") -> list[str]:
+    """Ids of contacts that changed since the CRM was last told, in order; failed ones when due again."""
+    parameters = {"connection": connection, "now": now, "after": after, "limit": limit}
+    return list(tx.execute(_TO_PUSH, parameters).scalars())
 
 
 def count_to_push(tx: Connection, connection: str, now: datetime) -> int:
     """How many contacts the CRM should hear of now."""
-    return tx.execute(
-        sa.select(sa.func.count()).select_from(contacts).where(*_due(connection, now))
-    ).scalar_one()
-
-
-def _due(connection: str, now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
-    waits = sa.exists().where(
-        rejects.c.connection == connection,
-        rejects.c.source == "push",
-        rejects.c.key == contacts.c.id,
-        rejects.c.next_attempt_at > now,
-    )
-    # Written exactly like the condition of the partial index, so that it is used.
-    return sa.text("row_version <> pushed_version"), ~waits  # type: ignore[return-value]
+    return tx.execute(_COUNT_TO_PUSH, {"connection": connection, "now": now}).scalar_one()
 
 
 def portion_unlinked(tx: Connection, connection: str, after: str, size: int) -> list[StoredContact]:
     """Contacts that are linked to no record, by id: the first so many that come after one."""
     linked = sa.exists().where(links.c.contact_id == contacts.c.id, links.c.connection == connection)
-    query = sa.select(contacts).where(~linked, contacts.c.id > after).order_by(contacts.c.id).limit(size)
-    return [_stored(row) for row in tx.execute(query).mappings()]
+    query = sa.select(*_COLUMNS.raw).where(~linked, contacts.c.id > after)
+    return [_stored(row) for row in _COLUMNS.rows(tx, query.order_by(contacts.c.id).limit(size))]
 
 
 def count(tx: Connection) -> int:
@@ -236,12 +242,5 @@ def oddly_spelled(tx: Connection, after: str, limit: int) -> list[str]:
     return list(tx.execute(_ODDLY_SPELLED, {"after": after, "limit": limit}).scalars())
 
 
-def _stored(row: sa.RowMapping) -> StoredContact:
-    data: dict[str, Any] = {str(name): value for name, value in row.items()}
-    return StoredContact(
-        row_version=data.pop("row_version"),
-        pushed_version=data.pop("pushed_version"),
-        updated_at=data.pop("updated_at"),
-        archived_at=data.pop("archived_at"),
-        data=data,
-    )
+def _stored(row: Sequence[Any]) -> StoredContact:
+    return StoredContact(dict(zip(_COLUMNS.names[: -len(_BESIDE)], row, strict=False)), *row[-len(_BESIDE) :])

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 
 from crm_pipeline.store import bulk
 from crm_pipeline.store.bulk import one_of
+from crm_pipeline.store.raw import Columns
 from crm_pipeline.store.tables import intents
 
 
@@ -31,16 +32,32 @@ class Intent:
     """The CRM's job that carries it, where one does."""
 
 
-_COLUMNS = (
-    intents.c.id,
-    intents.c.contact_id,
-    intents.c.external_id,
-    intents.c.before,
-    intents.c.sent,
-    intents.c.contact_version,
-    intents.c.created_at,
-    intents.c.closed_at,
-    intents.c.job,
+_COLUMNS = Columns(
+    [
+        intents.c.id,
+        intents.c.contact_id,
+        intents.c.external_id,
+        intents.c.before,
+        intents.c.sent,
+        intents.c.contact_version,
+        intents.c.created_at,
+        intents.c.closed_at,
+        intents.c.job,
+    ]
+)
+
+
+# Made once, as those of contacts.
+_OURS = (
+    sa.select(*_COLUMNS.raw)
+    .where(intents.c.connection == sa.bindparam("connection"))
+    .order_by(intents.c.created_at)
+)
+_OPEN_OF = _OURS.where(intents.c.state == "open", one_of(intents.c.contact_id, "ids"))
+_CLOSE = (
+    intents.update()
+    .where(one_of(intents.c.id, "ids"))
+    .values(state=sa.bindparam("new_state"), closed_at=sa.bindparam("at", type_=intents.c.closed_at.type))
 )
 
 
@@ -71,7 +88,7 @@ def close(tx: Connection, states: Sequence[tuple[str, str]], at: datetime) -> No
     for key, state in states:
         ids.setdefault(state, []).append(key)
     for state, some in ids.items():
-        tx.execute(intents.update().where(one_of(intents.c.id, some)).values(state=state, closed_at=at))
+        tx.execute(_CLOSE, {"ids": some, "new_state": state, "at": at})
 
 
 def name_records(tx: Connection, found: Sequence[tuple[str, str | None]]) -> None:
@@ -102,8 +119,8 @@ def open_of(tx: Connection, connection: str, contact_ids: Collection[str]) -> di
     """Open intents by contact; there is at most one for each."""
     if not contact_ids:
         return {}
-    found = _load(tx, connection, intents.c.state == "open", one_of(intents.c.contact_id, contact_ids))
-    return {intent.contact_id: intent for intent in found}
+    rows = _COLUMNS.rows(tx, _OPEN_OF, {"connection": connection, "ids": list(contact_ids)})
+    return {intent.contact_id: intent for intent in (Intent(*row) for row in rows)}
 
 
 def confirmed_since(
@@ -135,9 +152,4 @@ def refused_versions(tx: Connection, connection: str, contact_ids: Collection[st
 
 
 def _load(tx: Connection, connection: str, *conditions: sa.ColumnElement[bool]) -> list[Intent]:
-    query = (
-        sa.select(*_COLUMNS)
-        .where(intents.c.connection == connection, *conditions)
-        .order_by(intents.c.created_at)
-    )
-    return [Intent(*row) for row in tx.execute(query)]
+    return [Intent(*row) for row in _COLUMNS.rows(tx, _OURS.where(*conditions), {"connection": connection})]

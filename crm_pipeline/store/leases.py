@@ -89,8 +89,14 @@ def _of(prefix: str) -> sa.ColumnElement[bool]:
 
 def renew(tx: Connection, name: str, holder: str, now: datetime, term: timedelta = TERM) -> bool:
     """Keep a lease; False when another has taken it, and then nothing more may be written."""
-    statement = leases.update().where(leases.c.name == name, leases.c.holder == holder)
-    return tx.execute(statement.values(expires_at=now + term)).rowcount == 1
+    return tx.execute(_RENEW, {"of": name, "by": holder, "until": now + term}).rowcount == 1
+
+
+_RENEW = (  # made once: every transaction of a worker begins with it
+    leases.update()
+    .where(leases.c.name == sa.bindparam("of"), leases.c.holder == sa.bindparam("by"))
+    .values(expires_at=sa.bindparam("until", type_=leases.c.expires_at.type))
+)
 
 
 def release(tx: Connection, name: str, holder: str) -> None:

@@ -103,6 +103,17 @@ _ENTRY = (
 )
 
 
+_IS_OPEN = conflicts.c.state == "open"
+# Made once, as those of contacts.
+_OPEN_OF = (
+    sa.select(*_ENTRY)
+    .where(
+        conflicts.c.connection == sa.bindparam("connection"), _IS_OPEN, one_of(conflicts.c.contact_id, "ids")
+    )
+    .order_by(conflicts.c.id)
+)
+
+
 def write_changes(tx: Connection, connection: str, changes: Iterable[Change], run_id: str) -> None:
     """Add to the history."""
     rows = [
@@ -190,7 +201,10 @@ def open_fields(
     if not contact_ids:
         return {}
     held: dict[str, dict[str, LedgerEntry]] = {}
-    for conflict in _load(tx, connection, _IS_OPEN, one_of(conflicts.c.contact_id, contact_ids)):
+    parameters = {"connection": connection, "ids": list(contact_ids)}
+    rows: Iterable[Any] = tx.execute(_OPEN_OF, parameters).all()
+    for row in rows:
+        conflict = LedgerEntry(*row)
         held.setdefault(conflict.contact_id, {})[conflict.field] = conflict
     return held
 
@@ -214,9 +228,6 @@ def count(tx: Connection, connection: str) -> int:
     """How many conflicts are remembered, settled or not."""
     query = sa.select(sa.func.count()).where(conflicts.c.connection == connection)
     return tx.execute(query).scalar_one()
-
-
-_IS_OPEN = conflicts.c.state == "open"
 
 
 def _load(

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 
 from crm_pipeline.store import bulk
 from crm_pipeline.store.bulk import one_of
+from crm_pipeline.store.raw import Columns
 from crm_pipeline.store.tables import links
 
 
@@ -35,22 +36,27 @@ class Link:
     """When a rule or a hook began to leave the record out: nothing is written to it."""
 
 
-_COLUMNS = (
-    links.c.external_id,
-    links.c.contact_id,
-    links.c.internal_shadow,
-    links.c.external_shadow,
-    links.c.assumed,
-    links.c.edits,
-    links.c.external_modified_at,
-    links.c.read_at,
-    links.c.external_deleted_at,
-    links.c.contact_deleted_at,
-    links.c.left_at,
+_COLUMNS = Columns(
+    [
+        links.c.external_id,
+        links.c.contact_id,
+        links.c.internal_shadow,
+        links.c.external_shadow,
+        links.c.assumed,
+        links.c.edits,
+        links.c.external_modified_at,
+        links.c.read_at,
+        links.c.external_deleted_at,
+        links.c.contact_deleted_at,
+        links.c.left_at,
+    ]
 )
 # Made once, as those of contacts.
-_OURS = sa.select(*_COLUMNS).where(links.c.connection == sa.bindparam("connection"))
+_OURS = sa.select(*_COLUMNS.raw).where(links.c.connection == sa.bindparam("connection"))
 _BY_EXTERNAL_ID = _OURS.where(one_of(links.c.external_id, "ids"))
+_OWNERS = sa.select(links.c.external_id, links.c.contact_id).where(
+    links.c.connection == sa.bindparam("connection"), one_of(links.c.external_id, "ids")
+)
 _BY_CONTACT = _OURS.where(one_of(links.c.contact_id, "ids"))
 
 
@@ -64,6 +70,14 @@ def load_by_contact(tx: Connection, connection: str, contact_ids: Collection[str
     return _load(tx, _BY_CONTACT, connection, contact_ids)
 
 
+def owners(tx: Connection, connection: str, external_ids: Collection[str]) -> dict[str, str]:
+    """Whose these records are: contact ids, by external id."""
+    if not external_ids:
+        return {}
+    rows = tx.execute(_OWNERS, {"connection": connection, "ids": list(external_ids)}).all()
+    return {row[0]: row[1] for row in rows}
+
+
 def insert(tx: Connection, connection: str, new: Iterable[Link]) -> None:
     """Add links."""
     bulk.insert(tx, links, [_row(connection, link) for link in new])
@@ -71,7 +85,29 @@ def insert(tx: Connection, connection: str, new: Iterable[Link]) -> None:
 
 def update(tx: Connection, connection: str, changed: Iterable[Link]) -> None:
     """Save links that exist."""
-    bulk.update(tx, links, ("connection", "external_id"), [_row(connection, link) for link in changed])
+    bulk.update(tx, links, _KEY, [_row(connection, link) for link in changed])
+
+
+def note_edits(tx: Connection, connection: str, noticed: Iterable[Link]) -> None:
+    """Save which values of the contacts differ from what was agreed."""
+    rows = [{**_key(connection, link), "edits": link.edits or None} for link in noticed]
+    bulk.update(tx, links, _KEY, rows)
+
+
+def note_agreed(tx: Connection, connection: str, agreed: Iterable[Link]) -> None:
+    """Save what the two sides of links that exist agree on now."""
+    rows = [
+        {
+            **_key(connection, link),
+            "internal_shadow": link.internal_shadow,
+            "external_shadow": link.external_shadow,
+            "assumed": link.assumed or None,
+            "edits": link.edits or None,
+            "external_modified_at": link.external_modified_at,
+        }
+        for link in agreed
+    ]
+    bulk.update(tx, links, _KEY, rows)
 
 
 def delete(tx: Connection, connection: str, external_ids: Collection[str]) -> None:
@@ -103,7 +139,7 @@ _PORTION = 1000
 
 def portion(tx: Connection, connection: str, after: str, size: int) -> list[Link]:
     """Links whatever their state, by external id: the first so many that come after one."""
-    query = sa.select(*_COLUMNS).where(links.c.connection == connection, links.c.external_id > after)
+    query = sa.select(*_COLUMNS.raw).where(links.c.connection == connection, links.c.external_id > after)
     return _read(tx, query.order_by(links.c.external_id).limit(size))
 
 
@@ -127,13 +163,19 @@ def _load(tx: Connection, query: sa.Select[Any], connection: str, ids: Collectio
 
 def _read(tx: Connection, query: sa.Select[Any], parameters: Mapping[str, Any] | None = None) -> list[Link]:
     found = []
-    rows: Iterable[Any] = tx.execute(query, parameters).all()
-    for row in rows:
+    for row in _COLUMNS.rows(tx, query, parameters):
         link = Link(*row)
         link.assumed = link.assumed or {}
         link.edits = link.edits or {}
         found.append(link)
     return found
+
+
+_KEY = ("connection", "external_id")
+
+
+def _key(connection: str, link: Link) -> dict[str, Any]:
+    return {"connection": connection, "external_id": link.external_id}
 
 
 def _row(connection: str, link: Link) -> dict[str, Any]:

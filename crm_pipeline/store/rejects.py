@@ -63,6 +63,16 @@ _COLUMNS = (
 )
 
 
+# Made once, as those of contacts.
+_THESE = (
+    rejects.c.connection == sa.bindparam("connection"),
+    rejects.c.source == sa.bindparam("source"),
+    one_of(rejects.c.key, "ids"),
+)
+_ATTEMPTS = sa.select(rejects.c.key, rejects.c.attempts).where(*_THESE)
+_CLEAR = rejects.delete().where(*_THESE)
+
+
 def write(tx: Connection, connection: str, new: Iterable[NewReject], run_id: str, at: datetime) -> None:
     """Store rejects; one that was rejected before counts another attempt."""
     rows = [
@@ -98,20 +108,14 @@ def attempts(tx: Connection, connection: str, source: Source, keys: Collection[s
     """How often these were rejected so far; those never rejected are left out."""
     if not keys:
         return {}
-    query = sa.select(rejects.c.key, rejects.c.attempts).where(
-        rejects.c.connection == connection, rejects.c.source == source, one_of(rejects.c.key, keys)
-    )
-    return {row.key: row.attempts for row in tx.execute(query)}
+    parameters = {"connection": connection, "source": source, "ids": list(keys)}
+    return {row.key: row.attempts for row in tx.execute(_ATTEMPTS, parameters)}
 
 
 def clear(tx: Connection, connection: str, source: Source, keys: Collection[str]) -> None:
     """These went through after all."""
     if keys:
-        tx.execute(
-            rejects.delete().where(
-                rejects.c.connection == connection, rejects.c.source == source, one_of(rejects.c.key, keys)
-            )
-        )
+        tx.execute(_CLEAR, {"connection": connection, "source": source, "ids": list(keys)})
 
 
 def dismiss(tx: Connection, connection: str, ids: Collection[int], at: datetime) -> int:

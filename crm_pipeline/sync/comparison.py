@@ -300,7 +300,9 @@ class Comparison:
         mapping, translator = self._mapping, self._context.translator
         raw, version = flat(contact.data), contact.row_version
         try:
-            planned = plan_write(mapping, translator, contact.id, version, raw, None, (), None)
+            planned = plan_write(
+                mapping, translator, contact.id, version, mapping.canonical(raw), None, (), None
+            )
         except RecordRejected:
             self._known(Known.REJECTED)
             return

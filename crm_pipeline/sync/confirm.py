@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from sqlalchemy.engine import Connection as Transaction
 
 from crm_pipeline import instants
-from crm_pipeline.connectors.base import Record, WriteResult, WriteStatus
+from crm_pipeline.connectors.base import WriteResult, WriteStatus
 from crm_pipeline.store import contacts, intents, landing, ledger, links, rejects
 from crm_pipeline.store.intents import Intent
+from crm_pipeline.store.landing import Arrival
 from crm_pipeline.store.ledger import NOT_TAKEN, Change, Conflict, LedgerEntry
 from crm_pipeline.store.links import Link
 from crm_pipeline.store.rejects import NewReject
@@ -32,13 +35,23 @@ CONFIRMED_TOGETHER = 500
 """Rows of a job that are settled in one transaction."""
 
 
-class Confirmation:
-    """Settles the rows of one answered call, in one transaction."""
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A call that has been answered: what it was to write, and one result for each."""
 
-    def __init__(self, context: Context, tx: Transaction, asked_at: datetime) -> None:
-        """``asked_at``: our clock just before the call."""
-        self._context, self._tx, self._asked_at = context, tx, asked_at
-        self._now = context.clock()
+    sent: Sequence[IntendedWrite]
+    results: Sequence[WriteResult]
+    asked_at: datetime
+    """Our clock just before the call."""
+
+
+class Confirmation:
+    """Settles the rows of answered calls, in one transaction."""
+
+    def __init__(self, context: Context, tx: Transaction) -> None:
+        """Nothing is settled yet."""
+        self._context, self._tx = context, tx
+        self._now = self._asked_at = context.clock()
         self._new_links: list[Link] = []
         self._links: list[Link] = []
         self._changes: list[Change] = []
@@ -47,39 +60,51 @@ class Confirmation:
         self._rejects: list[NewReject] = []
         self._cleared: list[str] = []
         self._existing: list[tuple[str, str | None]] = []
-        self._open_fields: dict[str, dict[str, LedgerEntry]] = {}
+        self._keys: list[str] = []
         self._link_of: dict[str, Link] = {}
         self._owner: dict[str, str] = {}
         self._failures: dict[str, int] = {}
-        self._shown: list[Record] = []
-        self._gone: list[str] = []
+        self._arrivals: list[Arrival] = []
         self._nothing_new: list[str] = []
         self._conflicts: list[Conflict] = []
         self._unseen: list[str] = []
 
-    def confirm(self, sent: Sequence[IntendedWrite], results: Sequence[WriteResult], report: Report) -> None:
+    def confirm(self, answers: Sequence[Answered], report: Report) -> None:
         """Settle each write by its own answer; those nobody can tell of stay open."""
-        self._load(sent, results)
+        self._load(answers)
         outcomes: Counter[Outcome] = Counter()
-        for planned, result in zip(sent, results, strict=True):
-            outcome = self._settle(planned, result)
-            if outcome is None:
-                report.pending += 1
-            else:
-                outcomes[outcome] += 1
+        for answer in answers:
+            self._asked_at = answer.asked_at
+            for planned, result in zip(answer.sent, answer.results, strict=True):
+                outcome = self._settle(planned, result)
+                if outcome is None:
+                    report.pending += 1
+                else:
+                    outcomes[outcome] += 1
         report.counts.add(outcomes)
         self._save()
 
-    def _load(self, sent: Sequence[IntendedWrite], results: Sequence[WriteResult]) -> None:
+    def _load(self, answers: Sequence[Answered]) -> None:
         tx, name = self._tx, self._context.name
-        keys = [planned.intent.contact_id for planned in sent]
+        keys = self._keys = [planned.intent.contact_id for answer in answers for planned in answer.sent]
         self._link_of = {link.contact_id: link for link in links.load_by_contact(tx, name, keys)}
-        answered = [result.external_id for result in results if result.external_id is not None]
-        self._owner = {
-            link.external_id: link.contact_id for link in links.load_by_external_id(tx, name, answered)
-        }
-        self._open_fields = ledger.open_fields(tx, name, keys)
+        self._owner = links.owners(tx, name, self._strange(answers))
         self._failures = rejects.attempts(tx, name, "push", keys)
+
+    def _strange(self, answers: Sequence[Answered]) -> set[str]:
+        """Records that answers name and that are not linked to the contact in question."""
+        own = {(key, link.external_id) for key, link in self._link_of.items()}
+        return {
+            result.external_id
+            for answer in answers
+            for planned, result in zip(answer.sent, answer.results, strict=True)
+            if result.external_id and (planned.intent.contact_id, result.external_id) not in own
+        }
+
+    @cached_property
+    def _open_fields(self) -> dict[str, dict[str, LedgerEntry]]:
+        """Fields that wait for a person."""
+        return ledger.open_fields(self._tx, self._context.name, self._keys)
 
     def _settle(self, planned: IntendedWrite, result: WriteResult) -> Outcome | None:
         """The outcome; None where the contact has to wait for a later run."""
@@ -103,7 +128,7 @@ class Confirmation:
             self._states.append((intent.id, "failed"))
             self._back_off(intent, "the CRM does not know the record by its contact's WhatsApp id")
         elif status is WriteStatus.GONE and intent.external_id is not None:
-            self._gone.append(intent.external_id)
+            self._arrivals.append(tombstone(intent.external_id, self._asked_at))
             self._close(intent, "gone")
             return Outcome.SKIPPED
         elif status in {WriteStatus.REFUSED, WriteStatus.GONE}:
@@ -115,17 +140,16 @@ class Confirmation:
     def _save(self) -> None:
         tx, context = self._tx, self._context
         links.insert(tx, context.name, self._new_links)
-        links.update(tx, context.name, self._links)
+        links.note_agreed(tx, context.name, self._links)
         ledger.write_changes(tx, context.name, self._changes, context.run_id)
         ledger.write_conflicts(tx, context.name, self._conflicts, context.run_id, self._now)
         contacts.mark_pushed(tx, self._pushed)
         intents.close(tx, self._states, self._now)
         intents.name_records(tx, self._existing)
         rejects.write(tx, context.name, self._rejects, context.run_id, self._now)
-        rejects.clear(tx, context.name, "push", self._cleared)
-        landing.land(tx, context.name, arrivals(context, self._shown, self._asked_at), context.run_id)
-        tombstones = [tombstone(external_id, self._asked_at) for external_id in self._gone]
-        landing.land(tx, context.name, tombstones, context.run_id)
+        rejects.clear(tx, context.name, "push", self._failures.keys() & self._cleared)
+        if self._arrivals:
+            landing.land(tx, context.name, self._arrivals, context.run_id)
         # What had landed is older than our write, so that the same content read again is news.
         landing.distrust(tx, context.name, self._unseen)
         landing.settle_current(tx, context.name, self._nothing_new, Outcome.UNCHANGED.value, self._now)
@@ -137,6 +161,7 @@ class Confirmation:
             outcome = Outcome.CREATED
             link = Link(external_id, intent.contact_id)
             self._new_links.append(link)
+            self._owner[external_id] = intent.contact_id
             rule = "created in the CRM"
             self._changes.append(
                 Change(intent.contact_id, "*", None, None, self._now, "internal", rule, None)
@@ -181,7 +206,8 @@ class Confirmation:
         ):
             self._unseen.append(external_id)
             return
-        self._shown.append(record._replace(external_id=external_id))
+        shown = record._replace(external_id=external_id)
+        self._arrivals.extend(arrivals(self._context, [shown], self._asked_at))
         waiting = self._open_fields.get(planned.intent.contact_id, {})
         news = [
             name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from sqlalchemy.engine import Connection as Transaction
 
 from crm_pipeline import jsonio
 from crm_pipeline.connectors.base import Write
+from crm_pipeline.ids import new_id
 from crm_pipeline.store import contacts, intents, landing, ledger, links, rejects
 from crm_pipeline.store.contacts import StoredContact
 from crm_pipeline.store.intents import Intent
@@ -19,6 +19,7 @@ from crm_pipeline.store.links import Link
 from crm_pipeline.store.rejects import NewReject
 from crm_pipeline.sync.context import Context
 from crm_pipeline.sync.errors import RecordRejected
+from crm_pipeline.sync.mapping import Values
 from crm_pipeline.sync.noticing import notice
 from crm_pipeline.sync.plan import PlannedWrite, plan_write
 from crm_pipeline.sync.reports import Outcome
@@ -47,19 +48,19 @@ class Batch:
     """Contacts left for a later run, because the end of an earlier write is unknown."""
 
 
-def intend(context: Context, tx: Transaction, batch: Sequence[StoredContact]) -> Batch:
+def intend(context: Context, tx: Transaction, keys: Sequence[str]) -> Batch:
     """Decide for each contact, and store the intents of those that need a write."""
-    planner = _Planner(context, tx, [contact.id for contact in batch])
-    # Read again under the lock: the plan must be of the row as it stands.
-    for contact in contacts.load(tx, planner.keys).values():
+    planner = _Planner(context, tx, keys)
+    # Held until the intents are stored: the plan must be of the row as it stands.
+    for contact in contacts.load(tx, keys).values():
         planner.decide(contact)
     planner.save()
     return planner.batch
 
 
 class _Planner:
-    def __init__(self, context: Context, tx: Transaction, keys: list[str]) -> None:
-        self.keys, self.batch = keys, Batch()
+    def __init__(self, context: Context, tx: Transaction, keys: Sequence[str]) -> None:
+        self.batch = Batch()
         self._context, self._tx, self._now = context, tx, context.clock()
         name = context.name
         self._links = {link.contact_id: link for link in links.load_by_contact(tx, name, keys)}
@@ -87,10 +88,11 @@ class _Planner:
         if contact.archived_at is not None or gone:
             self._settle(contact, Outcome.SKIPPED)
             return
+        canonical = self._context.mapping.canonical(flat(contact.data))
         if link is not None:
-            self._notice(contact, link)
+            self._notice(contact, link, canonical[0])
         try:
-            planned = self._plan(contact, link)
+            planned = self._plan(contact, link, canonical)
         except RecordRejected as rejected:
             self._settle(contact, Outcome.REJECTED)
             self._refused.append(NewReject("push", contact.id, rejected.reasons))
@@ -110,7 +112,7 @@ class _Planner:
         intents.store(tx, name, [planned.intent for planned in self.batch.writes], run_id)
         contacts.mark_pushed(tx, self._settled)
         links.delete(tx, name, self._dropped)
-        links.update(tx, name, self._noticed)
+        links.note_edits(tx, name, self._noticed)
         ledger.write_changes(tx, name, self._news, run_id)
         rejects.write(tx, name, self._refused, run_id, self._now)
         rejects.clear(tx, name, "push", self._cleared)
@@ -121,10 +123,8 @@ class _Planner:
         if outcome is not Outcome.REJECTED:
             self._cleared.append(contact.id)
 
-    def _notice(self, contact: StoredContact, link: Link) -> None:
-        mapping = self._context.mapping
-        values, _ = mapping.canonical(flat(contact.data))
-        noticed = notice(mapping, contact.id, values, link, contact.updated_at)
+    def _notice(self, contact: StoredContact, link: Link, values: Values) -> None:
+        noticed = notice(self._context.mapping, contact.id, values, link, contact.updated_at)
         if noticed.edits != link.edits:
             link.edits = noticed.edits
             self._noticed.append(link)
@@ -133,7 +133,9 @@ class _Planner:
             if values.get(name) != conflict.internal:
                 ledger.show_internal(self._tx, conflict.id, values.get(name))
 
-    def _plan(self, contact: StoredContact, link: Link | None) -> PlannedWrite | Outcome:
+    def _plan(
+        self, contact: StoredContact, link: Link | None, canonical: tuple[Values, dict[str, str]]
+    ) -> PlannedWrite | Outcome:
         if contact.id in self._twins:
             raise RecordRejected({"id": SECOND_SPELLING})
         record = self._records.get(link.external_id) if link is not None else None
@@ -142,7 +144,7 @@ class _Planner:
             self._context.translator,
             contact.id,
             contact.row_version,
-            flat(contact.data),
+            canonical,
             link,
             self._held.get(contact.id, {}),
             jsonio.loads(record) if record is not None else None,
@@ -150,7 +152,7 @@ class _Planner:
 
     def _intended(self, planned: PlannedWrite) -> IntendedWrite:
         intent = Intent(
-            id=str(uuid.uuid4()),
+            id=new_id(),
             contact_id=planned.contact_id,
             external_id=planned.external_id,
             before=planned.before,

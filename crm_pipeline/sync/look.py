@@ -7,7 +7,6 @@ from datetime import datetime
 
 from crm_pipeline.connectors.base import Record
 from crm_pipeline.store import landing, links
-from crm_pipeline.store.contacts import StoredContact
 from crm_pipeline.sync.apply import apply_landed
 from crm_pipeline.sync.arrivals import arrivals
 from crm_pipeline.sync.context import Context
@@ -22,29 +21,29 @@ class Look:
         """``done``: everything has just been pulled, and there is nothing to look at."""
         self._context, self._done = context, done
 
-    def at(self, batch: Sequence[StoredContact]) -> None:
-        """Bring a batch's records up to date, and find records made meanwhile.
+    def at(self, contacts: Sequence[str]) -> None:
+        """Bring the records of contacts up to date, and find records made meanwhile.
 
         Raises:
             ConnectorError: the CRM could not be asked.
         """
         if self._done:
             return
-        if self._context.connector.reads_by_modified or not self._ask(batch):
+        if self._context.connector.reads_by_modified or not self._ask(contacts):
             pull_new(self._context)
             apply_landed(self._context)
             self._done = True
 
-    def _ask(self, batch: Sequence[StoredContact]) -> bool:
+    def _ask(self, contacts: Sequence[str]) -> bool:
         """Ask for single records; False where the CRM cannot be asked for one it may have."""
         context = self._context
         with context.read() as tx:
-            linked = links.load_by_contact(tx, context.name, [contact.id for contact in batch])
+            linked = links.load_by_contact(tx, context.name, contacts)
         read_at = context.clock()
         records = {link.contact_id: link.external_id for link in linked if link.external_deleted_at is None}
         found = context.connector.read(list(records.values())) if records else []
-        for contact in batch:
-            if contact.id not in records:
+        for contact in contacts:
+            if contact not in records:
                 same = _find(context, contact)
                 if same is None:
                     return False
@@ -60,13 +59,13 @@ def apply_read(context: Context, records: Sequence[Record], read_at: datetime) -
     apply_landed(context)
 
 
-def _find(context: Context, contact: StoredContact) -> list[Record] | None:
+def _find(context: Context, contact: str) -> list[Record] | None:
     """Ask for the contact's number as it may be written there; None where the CRM cannot be asked."""
     region, found = context.mapping.region, None
     try:
-        known = spellings(whatsapp_id(contact.id, region), region)
+        known = spellings(whatsapp_id(contact, region), region)
     except NoIdentityError:
-        known = (contact.id,)
+        known = (contact,)
     for spelling in known:
         found = context.connector.find(spelling)
         if found is None or found:

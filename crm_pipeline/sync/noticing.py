@@ -31,12 +31,13 @@ def notice(mapping: FieldMapping, contact_id: str, values: Values, link: Link, a
     edits: dict[str, list[object]] = {}
     news: list[Change] = []
     pending = False
-    for name, field in mapping.fields.items():
-        value = values.get(name)
-        shadow = link.internal_shadow.get(name)  # null where nothing was agreed: emptiness is no edit
+    shadows = link.internal_shadow
+    # Null where nothing was agreed: emptiness is no edit. Most fields are equal, which is cheap to see.
+    for name in [name for name in mapping.fields if values.get(name) != shadows.get(name)]:
+        value, shadow = values.get(name), shadows.get(name)
         if not changed(value, shadow):
             continue
-        pending = pending or to_push(value, shadow, field.direction)
+        pending = pending or to_push(value, shadow, mapping.fields[name].direction)
         known = link.edits.get(name)
         if known is None or known[0] != value:
             old = known[0] if known else shadow

@@ -9,6 +9,7 @@ from typing import Any
 
 from crm_pipeline.connection import Direction
 from crm_pipeline.store.links import Link
+from crm_pipeline.sync.coerce import Value
 from crm_pipeline.sync.errors import RecordRejected
 from crm_pipeline.sync.mapping import CompiledField, FieldMapping, Translator, Values
 from crm_pipeline.sync.merge import ABSENT, to_push
@@ -39,28 +40,31 @@ def plan_write(
     translator: Translator,
     contact_id: str,
     contact_version: int,
-    raw: Mapping[str, Any],
+    canonical: tuple[Values, Mapping[str, str]],
     link: Link | None,
     held: Collection[str],
     known: dict[str, Any] | None,
 ) -> PlannedWrite | Outcome:
     """What to write for a contact; or that it is unchanged (the CRM knows it all) or skipped by a rule.
 
+    ``canonical``: its values, and what is wrong with some, as the mapping tells them.
+
     Raises:
         RecordRejected: a value that has to be written is none its field can hold.
     """
-    values, reasons = mapping.canonical(raw)
+    values, reasons = canonical
     if not takes_part(mapping.outward, values, {}):
         return Outcome.SKIPPED
     shadow = link.internal_shadow if link is not None else {}
     dirty = [
         name
         for name, field in mapping.fields.items()
-        if name not in held
-        and (
-            to_push(values.get(name), shadow.get(name, ABSENT), field.direction)
+        if (
+            # Most fields are equal, which is cheap to see.
+            (values[name] != shadow.get(name, ABSENT) and _is_news(values[name], shadow, field))
             or (link is None and _must_be_filled(field))
         )
+        and name not in held
     ]
     if not dirty:
         return Outcome.UNCHANGED
@@ -82,6 +86,10 @@ def plan_write(
         expected=link.external_modified_at if link is not None else None,
         shown=frozenset(known if known is not None else payload),
     )
+
+
+def _is_news(value: Value, shadow: Values, field: CompiledField) -> bool:
+    return to_push(value, shadow.get(field.name, ABSENT), field.direction)
 
 
 def _must_be_filled(field: CompiledField) -> bool:

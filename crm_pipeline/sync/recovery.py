@@ -16,7 +16,7 @@ from crm_pipeline.store import intents, landing, links, state
 from crm_pipeline.store.intents import Intent
 from crm_pipeline.sync.apply import apply_landed
 from crm_pipeline.sync.arrivals import tombstone
-from crm_pipeline.sync.confirm import CONFIRMED_TOGETHER, Confirmation
+from crm_pipeline.sync.confirm import CONFIRMED_TOGETHER, Answered, Confirmation
 from crm_pipeline.sync.context import Context
 from crm_pipeline.sync.intend import IntendedWrite
 from crm_pipeline.sync.look import apply_read
@@ -71,8 +71,9 @@ def _confirm(context: Context, told: Sequence[tuple[IntendedWrite, WriteResult]]
             read_at = {link.contact_id: link.read_at for link in known}
             clear = [pair for pair in some if _tells_all(*pair, read_at.get(pair[0].intent.contact_id))]
             if clear:
-                confirmation = Confirmation(context, tx, min(each.intent.created_at for each, _ in clear))
-                confirmation.confirm([each for each, _ in clear], [result for _, result in clear], report)
+                asked_at = min(each.intent.created_at for each, _ in clear)
+                answered = Answered([each for each, _ in clear], [result for _, result in clear], asked_at)
+                Confirmation(context, tx).confirm([answered], report)
 
 
 def _tells_all(planned: IntendedWrite, result: WriteResult, read_at: datetime | None) -> bool:
@@ -134,7 +135,7 @@ def _find_created(context: Context, waiting: Sequence[Intent]) -> int:
 
 
 _MOST_ASKED_SINGLY = 250
-"""More creates than one batch holds are cheaper found by reading all that is new."""
+"""More creates than that are cheaper found by reading all that is new."""
 
 
 def _read_all_new(context: Context, waiting: Sequence[Intent]) -> None:

@@ -15,6 +15,7 @@ from crm_pipeline.connectors.repeats import LostAnswerError, NotSentError
 from crm_pipeline.connectors.session import Exchange, Session, Shared
 from crm_pipeline.sync.budget import SharedBudget
 from crm_pipeline.sync.calls import CallFigures
+from crm_pipeline.sync.flights import Flights
 from crm_pipeline_tests.connectors.conftest import KEY, Connect, MakeSession, Serve
 from crm_pipeline_tests.connectors.servers import FINE, SHORT, Seen, drip, reply, script
 
@@ -142,3 +143,25 @@ def test_threads_keep_to_one_budget(engine: Engine, serve: Serve) -> None:
     crm.close()
     assert budget.spent().today == len(server.seen) == 12
     assert slept
+
+
+def test_nothing_is_sent_for_work_that_was_given_up(serve: Serve) -> None:
+    """A call that waits to be repeated when its work ends is not repeated."""
+    server = serve(script(reply(429, Retry_After="7"), FINE))
+    waiting, go_on = threading.Event(), threading.Event()
+
+    def sleep(_seconds: float) -> None:
+        waiting.set()
+        go_on.wait(10)
+
+    crm = Session(Connection(base_url=server.url), KEY, sleep=sleep)
+    flights: Flights[str, object] = Flights(2)
+    with flights:
+        flights.start("a write", lambda: crm.send("POST", server.url, body=b"{}"))
+        assert waiting.wait(10)
+    go_on.set()
+    ((what, came),) = flights.landed(wait=True)
+    crm.close()
+    assert what == "a write"
+    assert isinstance(came, NotSentError)
+    assert len(server.seen) == 1

@@ -161,7 +161,11 @@ class Narrow(RuleBasedStateMachine):
         """Choose a CRM and a policy."""
         policy, rewrites = kind["policy"], kind["rewrites"]
         self.world.connection = Connection.model_validate(
-            {"merge": {"policy": policy}, "webhook": {"read_back": self.read_back}}
+            {
+                "merge": {"policy": policy},
+                "webhook": {"read_back": self.read_back},
+                "limits": {"in_flight": 1},  # so that each story can be told again
+            }
         )
         for name in ("answers_with_record", "can_find", "reads_by_modified", "unique", "checks_expected"):
             setattr(self.world.crm, name, kind[name])

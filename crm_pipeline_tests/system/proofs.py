@@ -181,6 +181,34 @@ def killed_push(stage: Stage, changed: int, new: int, kills: int, random: Random
     return proof
 
 
+def killed_in_flight(stage: Stage, calls: int) -> Proof:
+    """Kill a push when so many calls have been done and none of them answered; then edit what they wrote."""
+    with _proof("push, killed with several calls in flight", stage) as proof:
+        stage.must("pull")
+        before, new = len(stage.crm.records), calls * stage.batch
+        edits = Edits(stage)
+        edits.here("notes", [record["phone"] for record in stage.crm.records.values()])
+        _insert(stage, new)
+        stage.configure(in_flight=calls)
+        stage.kill_at_request(Moment(calls, "done", writes=True, held=True), "push")
+        proof.kills = 1
+        written = {record["id"]: record for record in sent(stage.crm)}
+        proof.claim("calls under way", [call.kind for call in stage.crm.log], ["batch"] * calls)
+        proof.claim("records written", len(written), calls * stage.batch)
+        stays_open = stage.other.sql("SELECT count(*) FROM intents WHERE state = 'open'")[0][0]
+        proof.claim("written without an open intent", max(0, len(written) - stays_open), 0)
+        proof.more["open intents"] = stays_open
+        one, two, *_ = written
+        edits.there("notes", one)
+        edits.there("pic", two)
+        stage.must("push")
+        stage.settle()
+        _agree(proof, stage, edits)
+        proof.claim("records", len(stage.crm.records), before + new)
+        _no_write_twice(proof, stage)
+    return proof
+
+
 def _last_written(stage: Stage) -> list[str]:
     """The contact whose notes the CRM was told of last: the killed push may not know that it was."""
     notes = [record["notes"] for record in sent(stage.crm) if record.get("notes")]
@@ -227,6 +255,7 @@ def cut_replies(stage: Stage, cuts: int) -> Proof:
         stage.must("pull")
         # Single calls: after three lost replies in a row a run takes the CRM to hang, and stops.
         every, new = (1, cuts) if stage.batch else (2, 2 * cuts)
+        stage.configure(in_flight=1 if every > 1 else 4)
         before = len(stage.crm.records)
         _insert(stage, new)
         stage.crm.faults = Faults(cut_after_write=every)

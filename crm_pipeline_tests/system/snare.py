@@ -28,6 +28,8 @@ class Moment:
     """Seconds after the answer."""
     writes: bool = False
     """Only requests that change something count."""
+    held: bool = False
+    """Those before it are done and not answered, so that all are under way at once."""
 
     @classmethod
     def drawn(cls, random: Random, most: int, *, writes: bool = False) -> Moment:
@@ -74,7 +76,12 @@ class Snare:
             await asyncio.sleep(_TICK)
         self._opens = None
         moment = self._due(scope)
-        if moment is None:
+        if moment is None and self._holds(scope):
+            await self._answered(scope, receive)
+            while self._moment is not None:  # noqa: ASYNC110 - another process has to end first
+                await asyncio.sleep(_TICK)
+            await Response(status_code=503)(scope, receive, send)
+        elif moment is None:
             await self._app(scope, receive, send)
         elif moment.place == "asked":
             self._kill()
@@ -96,6 +103,10 @@ class Snare:
             return None
         self._seen += 1
         return moment if self._seen == moment.request else None
+
+    def _holds(self, scope: Scope) -> bool:
+        moment = self._moment
+        return moment is not None and moment.held and not (moment.writes and scope["method"] == "GET")
 
     async def _answered(self, scope: Scope, receive: Receive) -> list[Message]:
         """Let the CRM do what it was asked for, and keep the answer."""

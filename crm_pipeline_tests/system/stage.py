@@ -93,12 +93,13 @@ class Stage:
     processes: int = field(default=0, init=False)
     """Started so far."""
 
-    def configure(self, *, windows: bool = True, style: str = "cursor") -> None:
+    def configure(self, *, windows: bool = True, style: str = "cursor", in_flight: int = 4) -> None:
         """Describe the CRM.
 
         Args:
             windows: it can be asked for what was modified since.
             style: how it pages.
+            in_flight: requests that may be under way at once.
         """
         writing: dict[str, Any] = {"lookup": {"param": "phone"}} if self.lookup else {}
         if self.batch:
@@ -109,7 +110,7 @@ class Stage:
             "listing": {"page_size": PAGE, "params": {"pagination": style}, **since},
             "pagination": {"style": style, "size_param": "limit"},
             "writing": writing,
-            "limits": {"max_retry_wait": 0.5, "retries": 3},
+            "limits": {"max_retry_wait": 0.5, "retries": 3, "in_flight": in_flight},
         }
         (self.folder / CONNECTION).write_text(json.dumps(described))
 

@@ -62,6 +62,11 @@ def test_a_push_may_be_killed_at_any_moment(stage: MakeStage, random: Random, ba
     assert_held(proofs.killed_push(stage(200, batch=batch), 150, 20, 4, random))
 
 
+def test_a_push_may_be_killed_with_several_calls_in_flight(stage: MakeStage) -> None:
+    """Three batches were written and none answered: each is found again, and nothing is written twice."""
+    assert_held(proofs.killed_in_flight(stage(100, batch=10), 3))
+
+
 @pytest.mark.parametrize("batch", [0, 10], ids=["single calls", "batches"])
 def test_a_lost_reply_makes_no_twin(stage: MakeStage, batch: int) -> None:
     """Records were made and the replies cut: they are found again, by phone or by reading what is new."""

@@ -34,7 +34,7 @@ def plan(
         both = {"id": BUDI, "deal_status": "prospect", **agreed}
         link = Link("r1", BUDI, internal_shadow=dict(both), external_shadow=dict(both))
     contact = {**EMPTY, "id": BUDI, "deal_status": "prospect", **values}
-    return plan_write(MAPPING, MAPPING, BUDI, 3, contact, link, held, known)
+    return plan_write(MAPPING, MAPPING, BUDI, 3, MAPPING.canonical(contact), link, held, known)
 
 
 def test_a_contact_the_crm_knows_all_about_is_not_written() -> None:
@@ -100,10 +100,10 @@ def test_a_create_fills_what_must_not_be_empty(direction: str, payload: dict[str
     rule = {"nama": {"placeholder": "-", "direction": direction}}
     made = FieldMapping(Connection.model_validate({"fields": rule}))
     contact = {**EMPTY, "id": BUDI, "deal_status": "prospect"}
-    planned = plan_write(made, made, BUDI, 3, contact, None, (), None)
+    planned = plan_write(made, made, BUDI, 3, made.canonical(contact), None, (), None)
     assert isinstance(planned, PlannedWrite)
     assert planned.payload == {"phone": BUDI, "status": "prospect", **payload}
     both = {"id": BUDI, "deal_status": "prospect"}
     link = Link("r1", BUDI, internal_shadow=dict(both), external_shadow=dict(both))
-    unchanged = plan_write(made, made, BUDI, 3, contact, link, (), None)
+    unchanged = plan_write(made, made, BUDI, 3, made.canonical(contact), link, (), None)
     assert unchanged is Outcome.UNCHANGED
