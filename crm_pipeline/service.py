@@ -42,7 +42,6 @@ from crm_pipeline.sync.merge import Side
 from crm_pipeline.sync.preview import Preview, preview
 from crm_pipeline.sync.reception import Arrival, Receipt, Reception
 from crm_pipeline.sync.reports import Counts, Report
-from crm_pipeline.sync.tokens import StoredTokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from crm_pipeline.connectors.base import Connector
     from crm_pipeline.sync.evidence import Evidence, Part
     from crm_pipeline.sync.parity import ReconcileReport
+    from crm_pipeline.sync.tokens import StoredTokens
     from crm_pipeline.sync.watch import Watch, Watcher
 
 _Told = TypeVar("_Told", Report, "ReconcileReport")
@@ -424,6 +424,8 @@ class ExternalCrmService(StatusReader):
         key = self.settings.external_crm_token_key
         if key is None or self.connection.auth.oauth is None:
             return None
+        from crm_pipeline.sync.tokens import StoredTokens  # noqa: PLC0415 - requests is slow to import
+
         return StoredTokens(
             self.engine, self.connection.name, self.connection.auth.oauth, key.get_secret_value()
         )

@@ -197,28 +197,12 @@ def last_row(tx: Connection) -> int:
     return tx.execute(sa.select(sa.func.max(records.c.id))).scalar_one() or 0
 
 
-def of_links(tx: Connection, connection: str, after: str, size: int) -> list[tuple[str, int | None]]:
-    """Linked records that exist, each with its current row, if it has one.
-
-    By external id: the first so many that come after one.
-    """
-    query = (
-        sa.select(links.c.external_id, records.c.id)
-        .join_from(
-            links,
-            records,
-            sa.and_(*(records.c[name] == links.c[name] for name in _KEY), CURRENT),
-            isouter=True,
-        )
-        .where(
-            links.c.connection == connection,
-            links.c.external_deleted_at.is_(None),
-            links.c.external_id > after,
-        )
-        .order_by(links.c.external_id)
-        .limit(size)
+def current_rows(tx: Connection, connection: str, external_ids: Sequence[str]) -> dict[str, int]:
+    """The current rows of these records, by external id; those that never landed are left out."""
+    query = sa.select(records.c.external_id, records.c.id).where(
+        records.c.connection == connection, CURRENT, one_of(records.c.external_id, external_ids)
     )
-    return [(row[0], row[1]) for row in tx.execute(query).all()]
+    return {row[0]: row[1] for row in tx.execute(query).all()}
 
 
 def made_anew(tx: Connection, connection: str) -> list[str]:

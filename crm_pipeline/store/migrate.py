@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -39,6 +40,7 @@ def applied(tx: Connection) -> str | None:
     return MigrationContext.configure(tx, opts={"version_table": _VERSION_TABLE}).get_current_revision()
 
 
+@cache
 def newest() -> str | None:
     """The revision this version of the program needs."""
     return ScriptDirectory.from_config(_config()).get_current_head()

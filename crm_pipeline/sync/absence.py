@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from itertools import islice
+
+from sqlalchemy.engine import Connection as Transaction
 
 from crm_pipeline.store import landing, links, rejects
 from crm_pipeline.sync.arrivals import arrivals, tombstone
@@ -44,36 +45,27 @@ def note_absent(context: Context, seen: Seen) -> None:
     Raises:
         ConnectorError: the CRM could not be asked.
     """
-    # Looked up first: what is asked for lands, and would count as listed.
-    gone = _rejected(context, seen)
-    ask(context, _unlisted(context, seen))
+    # Looked up before any is asked for: what answers lands, and would count as listed.
+    with context.read() as tx:
+        missing = [
+            each
+            for portion in links.each_external_id(tx, context.name)
+            for each in _unlisted(tx, context.name, portion, seen)
+        ]
+        rejected = {
+            reject.key: reject.id for reject in rejects.load(tx, context.name) if reject.source == "pull"
+        }
+        gone = [rejected[key] for key in _unlisted(tx, context.name, list(rejected), seen)]
+    ask(context, missing)
     with context.write() as tx:
         rejects.dismiss(tx, context.name, gone, context.clock())
 
 
-def _rejected(context: Context, seen: Seen) -> list[int]:
-    """Rejects of records that were not listed."""
-    with context.read() as tx:
-        rejected = {
-            reject.key: reject.id for reject in rejects.load(tx, context.name) if reject.source == "pull"
-        }
-        standings = landing.standings(tx, context.name, list(rejected))
-    return [
-        rejected[key] for key in rejected if (standings[key].id if key in standings else None) not in seen
-    ]
+def _unlisted(tx: Transaction, connection: str, external_ids: Sequence[str], seen: Seen) -> list[str]:
+    rows = landing.current_rows(tx, connection, external_ids)
+    return [each for each in external_ids if rows.get(each) not in seen]
 
 
-def _unlisted(context: Context, seen: Seen) -> Iterator[str]:
-    """Ids of linked records that were not listed. No transaction is open between two of them."""
-    after: str | None = ""
-    while after is not None:
-        with context.read() as tx:
-            portion = landing.of_links(tx, context.name, after, _PORTION)
-        yield from (external_id for external_id, row in portion if row not in seen)
-        after = portion[-1][0] if portion else None
-
-
-_PORTION = 1000
 _ASKED_TOGETHER = 100
 
 
@@ -98,14 +90,14 @@ def ask_for_rivals(context: Context, since: datetime | None, until: datetime) ->
     ask(context, rivals)
 
 
-def ask(context: Context, external_ids: Iterable[str]) -> None:
+def ask(context: Context, external_ids: Sequence[str]) -> None:
     """Land each record as it is now, or a tombstone.
 
     Raises:
         ConnectorError: the CRM could not be asked.
     """
-    left = iter(external_ids)
-    while asked := list(islice(left, _ASKED_TOGETHER)):
+    for start in range(0, len(external_ids), _ASKED_TOGETHER):
+        asked = external_ids[start : start + _ASKED_TOGETHER]
         read_at = context.clock()
         found = context.connector.read(asked)
         there = {record.external_id for record in found}

@@ -6,7 +6,7 @@ import pytest
 
 from crm_pipeline.connection import Connection
 from crm_pipeline.connectors.base import Page, Record
-from crm_pipeline.sync import absence
+from crm_pipeline.store import links
 from crm_pipeline.sync.apply import apply_landed
 from crm_pipeline.sync.context import lease_held
 from crm_pipeline.sync.errors import TooManyDeletesError
@@ -110,7 +110,7 @@ def test_what_is_absent_is_asked_for_in_the_fewest_calls(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Links are looked through in portions; the records that were not listed are asked for together."""
-    monkeypatch.setattr(absence, "_PORTION", 7)
+    monkeypatch.setattr(links, "_PORTION", 7)
     keys = many(world, 40)
     world.crm.hidden.update(keys[::3])
     world.crm.delete(keys[0])
