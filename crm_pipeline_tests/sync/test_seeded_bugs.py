@@ -10,16 +10,18 @@ is applied, before any intent exists.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from sqlalchemy.engine import Engine
 
-from crm_pipeline.store import intents, landing, ledger, links, state
-from crm_pipeline.sync import absence, confirm, intend, look, merge, pull, push, recovery, settle
+from crm_pipeline.store import contacts, intents, landing, ledger, links, state, tables
+from crm_pipeline.sync import absence, confirm, intend, look, merge, plan, pull, push, recovery, settle
 from crm_pipeline.sync.arrivals import tombstone
 from crm_pipeline_tests.sync.two_sides import Narrow, Wide
 
@@ -57,13 +59,22 @@ def watermark_before_the_page(patch: pytest.MonkeyPatch) -> None:
 
 def shadows_not_saved(patch: pytest.MonkeyPatch) -> None:
     """What the two sides held at the last agreement is forgotten."""
-    patch.setattr(links, "update", nothing)
+    for name in ("update", "note_agreed", "note_edits"):
+        patch.setattr(links, name, nothing)
 
 
 def writes_although_equal(patch: pytest.MonkeyPatch) -> None:
     """Every value counts as changed."""
-    patch.setattr("crm_pipeline.sync.plan.to_push", lambda value, *_: value is not None)
-    patch.setattr("crm_pipeline.store.contacts._due", lambda *_: ())
+    planned: Callable[..., Any] = plan.plan_write
+
+    def blindly(*arguments: Any) -> Any:
+        *before, link, held, known = arguments
+        blank = replace(link, internal_shadow={}) if link is not None else None
+        return planned(*before, blank, held, known)
+
+    patch.setattr("crm_pipeline.sync.intend.plan_write", blindly)
+    whole_table = sa.select(tables.contacts.c.id).where(tables.contacts.c.id > sa.bindparam("after"))
+    patch.setattr(contacts, "_TO_PUSH", whole_table.order_by(tables.contacts.c.id))
 
 
 def last_writer_wins_silently(patch: pytest.MonkeyPatch) -> None:
