@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -12,6 +11,7 @@ from sqlalchemy.engine import Engine
 
 from crm_pipeline import jsonio
 from crm_pipeline.connection import Connection
+from crm_pipeline.ids import new_id
 from crm_pipeline.store import forgotten, rejects, webhooks
 from crm_pipeline.store.engine import writing
 from crm_pipeline.store.rejects import NewReject
@@ -22,8 +22,6 @@ from crm_pipeline.sync.events import hear
 from crm_pipeline.sync.mapping import FieldMapping, Translator, Values
 from crm_pipeline.sync.settle import Settler
 from crm_pipeline.sync.workset import Workset
-
-_ID_BYTES = 16
 
 Action: TypeAlias = Literal["created", "updated", "unchanged", "skipped", "rejected", "conflict"]
 Status: TypeAlias = Literal["landed", "applied", "rejected"]
@@ -148,7 +146,7 @@ class _Desk:
             known = newest if newest is not None and newest.content_hash == read.digest else None
         if known is not None:
             return _again(known, read)
-        event_id = read.arrival.event_id or secrets.token_hex(_ID_BYTES)
+        event_id = read.arrival.event_id or new_id()
         if read.names & self._forgotten:
             return Receipt(event_id, None, "skipped", "applied")
         action, reasons = self._action(read)
