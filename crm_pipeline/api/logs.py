@@ -6,6 +6,8 @@ import hashlib
 import json
 import logging
 import sys
+from collections.abc import MutableMapping
+from datetime import UTC, datetime
 from typing import Any, BinaryIO
 
 import orjson
@@ -26,23 +28,25 @@ def open_log(
     """
     log: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
         structlog.BytesLogger(file or sys.stderr.buffer),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(serializer=_ascii if form is LogFormat.JSON else _for_people),
-        ],
+        processors=[_as_json if form is LogFormat.JSON else _for_people],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
     )
     return log.bind()
 
 
-def _ascii(line: dict[str, Any], **_options: Any) -> bytes:
-    fast = orjson.dumps(line)
-    return fast if fast.isascii() else json.dumps(line).encode()
+def _stamped(line: MutableMapping[str, Any], level: str) -> dict[str, Any]:
+    at = datetime.now(UTC).replace(tzinfo=None).isoformat()
+    return {**line, "level": level, "timestamp": f"{at}Z"}
 
 
-def _for_people(line: dict[str, Any], **_options: Any) -> bytes:
-    return as_text(line).encode()
+def _as_json(_log: Any, level: str, line: MutableMapping[str, Any]) -> bytes:
+    stamped = _stamped(line, level)
+    fast = orjson.dumps(stamped)
+    return fast if fast.isascii() else json.dumps(stamped).encode()
+
+
+def _for_people(_log: Any, level: str, line: MutableMapping[str, Any]) -> bytes:
+    return as_text(_stamped(line, level)).encode()
 
 
 class Pseudonyms:
