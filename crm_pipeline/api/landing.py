@@ -95,7 +95,11 @@ class Queue(ABC, Generic[T, R]):
     def _tell(self, group: Iterable[Waiting[T, R]], outcomes: Iterable[Outcome[R]]) -> None:
         for waiting, outcome in zip(group, outcomes, strict=True):
             self._waiting -= len(waiting.items)
-            waiting.tell(outcome)
+            try:
+                waiting.tell(outcome)
+            except Exception as error:  # noqa: BLE001 - one that cannot be told keeps it from nobody else
+                told = {"message": "an answer failed", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(told)
 
 
 class Group(Queue[T, R]):

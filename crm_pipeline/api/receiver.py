@@ -123,12 +123,16 @@ class Receiver(Queue[Arrival, Receipt]):
             asyncio.get_running_loop().call_soon(self._send)
 
     def _send(self) -> None:
-        if not self._running:
-            self._start()
-        if self._pipe is None:
-            self._pipe = _Pipe(self._socket, self._answered, self._lost)
         new, self._new = self._new, []
         self._sent += new
+        if not self._running:
+            try:
+                self._start()
+            except OSError:  # there is no room for a process
+                self._lost()
+                return
+        if self._pipe is None:
+            self._pipe = _Pipe(self._socket, self._answered, self._lost)
         self._pipe.write(framed([waiting.items for waiting in new]))
         self._watch()
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from sqlalchemy.engine import Connection as Transaction
 from sqlalchemy.engine import Engine
@@ -27,10 +27,7 @@ Action: TypeAlias = Literal["created", "updated", "unchanged", "skipped", "rejec
 Status: TypeAlias = Literal["landed", "applied", "rejected"]
 
 
-@dataclass(
-    frozen=True
-)  # without slots, which cost more than all the rest where it crosses to another process
-class Arrival:
+class Arrival(NamedTuple):
     """A webhook's object, its secret removed."""
 
     payload: dict[str, Any]
@@ -41,12 +38,11 @@ class Arrival:
     """The record it is about, where the format of the sender says so."""
     ours: bool = True
     """False for an event about something that is no contact: it is kept, and skipped."""
-    refused: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = {}
     """Why it was refused before it came here: it is kept, as rejected."""
 
 
-@dataclass(frozen=True)  # as Arrival
-class Receipt:
+class Receipt(NamedTuple):
     """The answer to one arrival. It is durable when it is given."""
 
     event_id: str
@@ -55,7 +51,7 @@ class Receipt:
     """What applying it does to the contact as it is now; ``conflict``: the id named another body."""
     status: Status
     duplicate: bool = False
-    reasons: dict[str, str] = field(default_factory=dict)
+    reasons: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,22 +86,24 @@ class Reception:
                 values = self.translator.to_contact(arrival.payload)
             except RecordRejected as rejected:
                 reasons = rejected.reasons
-        identity = (values or {}).get("id")
+        named = (values or {}).get("id")
+        identity = named if isinstance(named, str) else None
+        # A hook may say another id than the record's own.
+        own = identity if values and self.translator is self.mapping else self.mapping.whose(arrival.payload)
         return _Read(
             arrival,
             text,
             jsonio.content_hash(text),
             values,
             reasons,
-            identity if isinstance(identity, str) else None,
+            identity,
             record_id,
             hint,
-            {name for name in (record_id, self.mapping.whose(arrival.payload)) if name is not None},
+            {name for name in (record_id, own) if name is not None},
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
+class _Read(NamedTuple):
     """An arrival, understood as far as it can be."""
 
     arrival: Arrival

@@ -21,8 +21,10 @@ from crm_pipeline.api.receiver import Receiver
 from crm_pipeline.settings import load_settings
 from crm_pipeline.store.engine import open_database, reading, writing
 from crm_pipeline.sync.reception import Arrival
-from crm_pipeline_tests.api.served import PATIENCE, RECORD, SETTINGS, eventually
+from crm_pipeline_tests.api.served import RECORD, SETTINGS, eventually
 
+PATIENCE = 60.0
+"""Seconds: on a busy machine, a process takes some of them to start."""
 NAMED = Arrival(dict(RECORD), "event-1", "request-1")
 
 
@@ -137,6 +139,30 @@ def test_killed_while_nobody_waits_it_is_back_for_the_next(receiver: Receiver, d
 
     play(receiver, scene())
     assert events(database_url) == 1
+
+
+def test_without_room_for_a_process_it_tries_again(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who comes meanwhile is asked to come again."""
+
+    def refuse(*_arguments: Any, **_options: Any) -> None:
+        raise BlockingIOError
+
+    async def scene() -> None:
+        await receiver([NAMED], PATIENCE)
+        killed = psutil.Process(receiver.pid)
+        killed.kill()
+        await asyncio.to_thread(eventually, lambda: not psutil.pid_exists(killed.pid))
+        with monkeypatch.context() as full:
+            full.setattr(subprocess, "Popen", refuse)
+            for _ in range(2):
+                with pytest.raises(Problem) as refused:
+                    await receiver([NAMED], PATIENCE)
+                assert refused.value.status == 503
+        assert (await receiver([NAMED], PATIENCE))[0].duplicate
+
+    play(receiver, scene())
 
 
 def test_a_receiver_that_hangs_is_ended(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
