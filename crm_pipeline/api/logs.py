@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, BinaryIO
 
 import orjson
@@ -15,6 +16,8 @@ import structlog
 
 from crm_pipeline.logs import LogFormat, as_text
 
+_REMEMBERED = 4096
+"""Names that are not worked out again."""
 _SIZE = 6
 """Bytes of a digest: enough to follow one caller or contact through a log."""
 
@@ -58,7 +61,8 @@ class Pseudonyms:
     def __init__(self, key: bytes) -> None:
         """``key`` is secret; with another one, all names are others."""
         self._key = hashlib.sha256(b"crm_pipeline logs:" + key).digest()
-
-    def of(self, text: str) -> str:
+        self.of = lru_cache(_REMEMBERED)(self._of)
         """A name for this."""
+
+    def _of(self, text: str) -> str:
         return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=_SIZE, key=self._key).hexdigest()

@@ -75,7 +75,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock."""
-        super().connection_made(_Lingering(transport, self))  # type: ignore[arg-type] # a transport in all that is used
+        self._wire = _Lingering(transport, self)
+        super().connection_made(self._wire)  # type: ignore[arg-type] # a transport in all that is used
         self._address = (transport.get_extra_info("peername") or ("",))[0]
         self.held[self._address] += 1
         most = self.bounds.connections
@@ -182,7 +183,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if not cycle.keep_alive:
             parts.append(b"connection: close\r\n")
         cycle.response_started = cycle.response_complete = True
-        self.transport.write(b"".join((*parts, b"\r\n", body)))
+        self._wire.send(b"".join((*parts, b"\r\n", body)))
         if not cycle.keep_alive:
             self.transport.close()
         cycle.on_response()
@@ -305,6 +306,13 @@ class _Lingering:
         if not self._kept:
             self._protocol.loop.call_soon(self._flush)
         self._kept.append(data)
+
+    def send(self, data: bytes) -> None:
+        """Write what has no more to follow."""
+        if self._kept:
+            self._kept.append(data)
+        elif not self._transport.is_closing():
+            self._transport.write(data)
 
     def _flush(self) -> None:
         kept, self._kept = self._kept, []
