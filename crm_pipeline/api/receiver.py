@@ -91,6 +91,12 @@ class Receiver(Queue[Arrival, Receipt]):
         """The process."""
         return self._process.pid
 
+    def wait_until_ready(self) -> None:
+        """Wait until it can land webhooks: whoever comes earlier has to wait for it. Before the loop runs."""
+        self._socket.settimeout(ANSWER_SECONDS)
+        with suppress(OSError):  # it has ended, or hangs: that is seen to when it is needed
+            self._socket.recv(_CHUNK)
+
     def close(self) -> None:
         """End it, after the transactions that are under way."""
         self._closed = True
@@ -235,6 +241,7 @@ def receive(pipe: socket.socket) -> None:
             with service_from_settings(settings) as service:
                 gc.freeze()
                 gc.set_threshold(*COLLECT_AFTER)
+                pipe.sendall(framed([]))  # it is ready
                 land = partial(_land, service, open_log(form=settings.log_format))
                 for arrived in chain([early], messages):
                     queue = deque(items for message in arrived for items in message)
