@@ -71,7 +71,7 @@ def until_up(port: int) -> None:
 def _answers(port: int) -> bool:
     try:
         requests.get(f"http://127.0.0.1:{port}/bench/calls", timeout=5)
-    except requests.ConnectionError:
+    except (requests.ConnectionError, requests.Timeout):
         return False
     return True
 

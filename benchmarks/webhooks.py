@@ -217,10 +217,17 @@ def main() -> int:
     rows = [row("crm_pipeline, all on", ours), row("bare handler, commit each", bare)]
     numbers = ("per second", "from-to", "p50 ms", "p99 ms")
     console().print(table(("server", *numbers), rows, numbers=numbers))
-    rate = statistics.median(one.rate / other.rate for one, other in zip(ours, bare, strict=True))
-    p99 = statistics.median(one.wait(0.99) / other.wait(0.99) for one, other in zip(ours, bare, strict=True))
-    print(f"rate x{rate:.2f}, p99 x{p99:.2f} of the bare handler (medians of {len(ours)} rounds)")
+    rounds = list(zip(ours, bare, strict=True))
+    rates = [one.rate / other.rate for one, other in rounds]
+    waits = [one.wait(0.99) / other.wait(0.99) for one, other in rounds]
+    print(
+        f"of the bare handler: rate {_ratios(rates)}, p99 {_ratios(waits)} (median of {len(rounds)} rounds)"
+    )
     return 0
+
+
+def _ratios(found: Sequence[float]) -> str:
+    return f"x{statistics.median(found):.2f} ({min(found):.2f}-{max(found):.2f})"
 
 
 if __name__ == "__main__":

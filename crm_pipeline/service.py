@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -135,16 +135,16 @@ class ExternalCrmService(StatusReader):
         """
         taken = _through_the_api.get()
         if taken is not None:
-            taken.receipt = taken.land(replace(taken.arrival, payload=payload))
+            taken.receipt = taken.land(taken.arrival._replace(payload=payload))
             return _answer(taken.receipt)
         if not isinstance(payload, dict):
             raise RecordRejected({"record": "is not an object"})
         payload = {name: value for name, value in payload.items() if name != "secret"}
         receipt = self._land([Arrival(payload, None, self.run_id)])[0]
         if receipt.action == "rejected":
-            raise RecordRejected(receipt.reasons)
+            raise RecordRejected(dict(receipt.reasons))
         self.apply_events()
-        return _answer(replace(receipt, status="applied"))
+        return _answer(receipt._replace(status="applied"))
 
     def start_polling(self) -> None:
         """Switch the polling schedule on, until it is switched off."""
@@ -530,10 +530,10 @@ class ExternalCrmService(StatusReader):
             rejected = isinstance(error, RecordRejected)
             told = "refused it" if rejected else f"failed ({type(error).__name__})"
             reasons = {**(error.reasons if isinstance(error, RecordRejected) else {}), _HOOK: told}
-            return land(replace(arrival, refused=reasons))
+            return land(arrival._replace(refused=reasons))
         finally:
             _through_the_api.reset(token)
-        return taken.receipt or land(replace(arrival, ours=False))
+        return taken.receipt or land(arrival._replace(ours=False))
 
     def _hook_again(self, context: Context, event_ids: Sequence[str]) -> None:
         """What a subclass's ``process_webhook`` did not let through, is put before it once more."""

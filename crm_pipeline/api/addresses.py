@@ -31,7 +31,7 @@ def read_address(text: str) -> Address | None:
 
 
 def client_address(
-    peer: str | None, forwarded: Iterable[bytes], trusted: Collection[Network]
+    peer: str | None, forwarded: Iterable[str], trusted: Collection[Network]
 ) -> Address | None:
     """Who sent a request: the nearest address that is not a trusted proxy.
 
@@ -44,7 +44,7 @@ def client_address(
     address = read_address(peer) if peer else None
     if not trusted:
         return address
-    hops = [hop.strip() for value in forwarded for hop in value.decode("latin-1").split(",")]
+    hops = [hop.strip() for value in forwarded for hop in value.split(",")]
     while address is not None and hops and within(address, trusted):
         hop = read_address(hops.pop())
         if hop is None:

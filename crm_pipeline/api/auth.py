@@ -35,9 +35,9 @@ class Secrets:
                 found = fingerprint
         return found
 
-    def match_one(self, presented: Sequence[bytes]) -> str | None:
-        """As ``match``, for a header; None unless it was sent exactly once."""
-        return self.match(presented[0]) if len(presented) == 1 else None
+    def match_one(self, presented: Sequence[str]) -> str | None:
+        """As ``match``, for a header's values; None unless it was sent exactly once."""
+        return self.match(presented[0].encode("latin-1")) if len(presented) == 1 else None
 
     def match_value(self, presented: object) -> bool:
         """As ``match``, for a JSON value: only text can be right."""

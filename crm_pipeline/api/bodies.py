@@ -12,11 +12,11 @@ from functools import lru_cache
 from typing import Any, NoReturn
 
 import orjson
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from crm_pipeline import jsonio
+from crm_pipeline.api.headers import Headers
 from crm_pipeline.api.problems import Problem, passing
 
 MAX_BYTES = 1024 * 1024
@@ -30,6 +30,8 @@ MAX_VALUES = 100_000
 """In one body."""
 MAX_TEXT = 65_536
 """Characters in one text."""
+_SMALL = 2 * MAX_ITEMS
+"""Bytes of a body that is too short for more items in one array."""
 MAX_HELD = 64 * 1024 * 1024
 """Bytes of all bodies that are being read or worked on at once."""
 _CALLERS = 4
@@ -65,10 +67,7 @@ class BodyReader:
                 or too much is held already, of this caller (429) or of all (503).
             ClientDisconnect: the other end is gone.
         """
-        _require(media_type, headers)
-        announced = headers.get("content-length", "0")
-        if not announced.isdecimal() or int(announced) > MAX_BYTES:
-            raise _too_long()
+        require(media_type, headers)
         parts: list[bytes] = []
         length, more = 0, True
         try:
@@ -79,20 +78,32 @@ class BodyReader:
                 parts.append(message.get("body", b""))
                 more = message.get("more_body", False)
                 length += len(parts[-1])
-                self._held += len(parts[-1])
-                self._held_of[caller] += len(parts[-1])
+                self.hold(caller, len(parts[-1]))
                 if length > MAX_BYTES:
                     raise _too_long()
-                if self._held_of[caller] > self._most // _CALLERS:
-                    raise passing(429, "Too much is being received from this address at once.", seconds=1)
-                if self._held > self._most:
-                    raise passing(503, "Too much is being received at once.", seconds=1)
             yield b"".join(parts)
         finally:
-            self._held -= length
-            self._held_of[caller] -= length
-            if not self._held_of[caller]:
-                del self._held_of[caller]
+            self.release(caller, length)
+
+    def hold(self, caller: str, length: int) -> None:
+        """Count more bytes of a caller's; they are to be released, also where this fails.
+
+        Raises:
+            Problem: too much is held already, of this caller (429) or of all (503).
+        """
+        self._held += length
+        self._held_of[caller] += length
+        if self._held_of[caller] > self._most // _CALLERS:
+            raise passing(429, "Too much is being received from this address at once.", seconds=1)
+        if self._held > self._most:
+            raise passing(503, "Too much is being received at once.", seconds=1)
+
+    def release(self, caller: str, length: int) -> None:
+        """These bytes are held no more."""
+        self._held -= length
+        self._held_of[caller] -= length
+        if not self._held_of[caller]:
+            del self._held_of[caller]
 
 
 def parse(body: bytes) -> Document:
@@ -111,7 +122,9 @@ def _parse_plain(body: bytes) -> Document | None:
     """Read usual JSON, four times as fast; None where it takes the careful parser to tell.
 
     Without escapes, two quotes make one text: if fewer texts are found than there are quotes
-    for, a key came twice. A fraction may be a whole number that is too long for this parser.
+    for, a key came twice; and no text can hold what cannot be stored. A fraction may be a whole
+    number that is too long for this parser. In few bytes with few brackets, nothing can be
+    beyond a bound.
     """
     if b"\\" in body:
         return None
@@ -119,9 +132,29 @@ def _parse_plain(body: bytes) -> Document | None:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
-    found = _Walk(value)
-    usual = not found.fractions and 2 * found.texts == body.count(b'"')
-    return Document(value, found.storable) if usual else None
+    if len(body) > _SMALL or body.count(b"{") + body.count(b"[") > MAX_DEPTH:
+        _Walk(value)
+    texts, fractions = _count(value)
+    return Document(value, storable=True) if not fractions and 2 * texts == body.count(b'"') else None
+
+
+def _count(document: Any) -> tuple[int, bool]:
+    """How many texts there are, keys included, and whether there is a fraction."""
+    texts, fractions, level = 0, False, [document]
+    while level:
+        kinds = [*map(type, level)]
+        texts += kinds.count(str)
+        fractions = fractions or float in kinds
+        below: list[Any] = []
+        if dict in kinds or list in kinds:
+            for value in level:
+                if isinstance(value, dict):
+                    texts += len(value)
+                    below += value.values()
+                elif isinstance(value, list):
+                    below += value
+        level = below
+    return texts, fractions
 
 
 def _parse_any(body: bytes) -> Document:
@@ -143,12 +176,20 @@ def unstorable(record: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _require(media_type: str, headers: Headers) -> None:
-    shown = headers.getlist("content-type")
+def require(media_type: str, headers: Headers) -> None:
+    """Refuse a body for what its headers say.
+
+    Raises:
+        Problem: it is another type, or compressed (415), or too long (413).
+    """
+    shown = headers.get("content-type", ())
     if len(shown) != 1 or not _is_plain(media_type, shown[0]):
         raise Problem(415, f"The Content-Type must be {media_type}.", headers={"Accept": media_type})
-    if headers.get("content-encoding", "identity").strip().lower() != "identity":
+    if headers.get("content-encoding", ("identity",))[0].strip().lower() != "identity":
         raise Problem(415, "The body must not be compressed.", headers={"Accept-Encoding": "identity"})
+    announced = headers.get("content-length", ("0",))[0]
+    if not announced.isdecimal() or int(announced) > MAX_BYTES:
+        raise _too_long()
 
 
 @lru_cache(maxsize=64)
@@ -187,9 +228,6 @@ class _Walk:
     def __init__(self, document: Any) -> None:
         self.storable = True
         """Whether all texts can be stored."""
-        self.texts = 0
-        """Keys and values that are texts."""
-        self.fractions = False
         seen, level = 0, [document]
         for _ in range(MAX_DEPTH + 1):
             seen += len(level)
@@ -204,7 +242,6 @@ class _Walk:
         below: list[Any] = []
         for value in level:
             if isinstance(value, str):
-                self.texts += 1
                 if not _storable(value):
                     self.storable = False
             elif isinstance(value, dict):
@@ -213,7 +250,6 @@ class _Walk:
             elif isinstance(value, list):
                 below += _bounded(value)
             elif isinstance(value, int | float):
-                self.fractions |= isinstance(value, float)
                 _check_number(value)
         return below
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, pairwise
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from crm_pipeline.api.problems import DATABASE_AWAY, Problem, passing
 from crm_pipeline.sync.errors import DisabledError
@@ -21,55 +22,116 @@ MOST_WAITING = 5000
 """Items that may wait; past that, callers are told to come again."""
 MOST_TOGETHER = 500
 """Items to one transaction; only a single request may bring more."""
+_TOLD_TOGETHER = 8
 _CLOSE_SECONDS = 10.0
 _FOR_ALL = (*DATABASE_AWAY, DisabledError, Problem)
 """Failures that have nothing to do with what was in the group."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Waiting(Generic[T, R]):
-    items: Sequence[T]
-    done: asyncio.Future[list[R]]
+Outcome: TypeAlias = list[R] | Exception
+"""One result for each item of a request, or why there is none."""
+Told: TypeAlias = Callable[[Outcome[R]], None]
 
 
-class Group(Generic[T, R]):
+class Waiting(Generic[T, R]):
+    """Somebody's items; told once what became of them, or that it took too long."""
+
+    __slots__ = ("_patience", "_told", "items")
+
+    def __init__(self, items: Sequence[T], seconds: float, told: Told[R]) -> None:
+        """``told`` hears a ``TimeoutError`` after so many seconds, and then nothing more."""
+        self.items = items
+        self._told: Told[R] | None = told
+        self._patience = asyncio.get_running_loop().call_later(seconds, self.tell, TimeoutError())
+
+    def tell(self, outcome: Outcome[R]) -> None:
+        """Tell, unless it was told."""
+        told, self._told = self._told, None
+        if told is not None:
+            self._patience.cancel()
+            told(outcome)
+
+
+class Queue(ABC, Generic[T, R]):
     """Work that is done for all who wait at once: whoever comes meanwhile shares the next turn.
 
     One turn costs one commit. Under load the groups grow by themselves; alone, nobody waits.
-    The turns are taken by a thread that asks nobody: where the event loop had to start each
-    one, half of the time nothing was being stored.
     """
 
-    def __init__(self, work: Callable[[list[T]], list[R]], name: str) -> None:
-        """``work`` takes the items of a group, in order, and returns one result each."""
-        self._work = work
-        self._queue: deque[_Waiting[T, R]] = deque()
+    def __init__(self) -> None:
+        """Nobody waits."""
         self._waiting = 0
-        self._something = threading.Event()  # to do, or the end
-        self._closed = False
-        self._thread = threading.Thread(target=self._take_turns, name=name, daemon=True)
-        self._thread.start()
+
+    def put(self, items: Sequence[T], seconds: float, told: Told[R]) -> None:
+        """Have items worked on, together with those of others; ``told`` hears of it, in the event loop.
+
+        It hears a ``TimeoutError`` where it was not done within so many seconds. It will be all the same.
+
+        Raises:
+            Problem: too many wait already (503).
+        """
+        if self._waiting >= MOST_WAITING:
+            raise passing(503, "Too much is waiting to be stored.", seconds=1)
+        self._waiting += len(items)
+        self._add(Waiting(items, seconds, told))
 
     async def __call__(self, items: Sequence[T], seconds: float) -> list[R]:
-        """Have items worked on, together with those of others; one result each.
+        """Have items worked on; one result each.
 
         Raises:
             Problem: too many wait already (503).
             TimeoutError: it was not done within so many seconds. It will be all the same.
         """
-        if self._waiting >= MOST_WAITING:
-            raise passing(503, "Too much is waiting to be stored.", seconds=1)
-        loop = asyncio.get_running_loop()
-        waiting: _Waiting[T, R] = _Waiting(items, loop.create_future())
-        self._waiting += len(items)
+        done: asyncio.Future[list[R]] = asyncio.get_running_loop().create_future()
+        self.put(items, seconds, partial(_settle, done))
+        return await done
+
+    @abstractmethod
+    def _add(self, waiting: Waiting[T, R]) -> None:
+        """See to it that these have their turn."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Wait for what is under way, but not for ever."""
+
+    def _tell(self, group: Iterable[Waiting[T, R]], outcomes: Iterable[Outcome[R]]) -> None:
+        self._tell_on(deque(zip(group, outcomes, strict=True)))
+
+    def _tell_on(self, left: deque[tuple[Waiting[T, R], Outcome[R]]]) -> None:
+        """Tell a few; in between, the loop sends their answers and takes what comes.
+
+        Told all at once, everybody came again at once: one half of the API worked while the other waited.
+        """
+        for _ in range(min(_TOLD_TOGETHER, len(left))):
+            waiting, outcome = left.popleft()
+            self._waiting -= len(waiting.items)
+            try:
+                waiting.tell(outcome)
+            except Exception as error:  # noqa: BLE001 - one that cannot be told keeps it from nobody else
+                told = {"message": "an answer failed", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(told)
+        if left:
+            asyncio.get_running_loop().call_soon(self._tell_on, left)
+
+
+class Group(Queue[T, R]):
+    """Takes the turns in a thread of this process, which asks nobody."""
+
+    def __init__(self, work: Callable[[list[T]], list[R]], name: str) -> None:
+        """``work`` takes the items of a group, in order, and returns one result each."""
+        super().__init__()
+        self._work = work
+        self._queue: deque[Waiting[T, R]] = deque()
+        self._something = threading.Event()  # to do, or the end
+        self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._take_turns, name=name, daemon=True)
+        self._thread.start()
+
+    def _add(self, waiting: Waiting[T, R]) -> None:
+        self._loop = asyncio.get_running_loop()
         self._queue.append(waiting)
         if not self._something.is_set():  # else the thread will look, or is looking
             self._something.set()
-        patience = loop.call_later(seconds, _give_up, waiting.done)
-        try:
-            return await waiting.done
-        finally:
-            patience.cancel()
 
     def close(self) -> None:
         """Wait for what is under way, but not for ever."""
@@ -77,47 +139,44 @@ class Group(Generic[T, R]):
         self._something.set()
         self._thread.join(_CLOSE_SECONDS)
 
-    # In the thread.
-
     def _take_turns(self) -> None:
         while not self._closed:
             self._something.wait()
             self._something.clear()
             while self._queue:
-                group = [self._queue.popleft()]
-                size = len(group[0].items)
-                while self._queue and size + len(self._queue[0].items) <= MOST_TOGETHER:
-                    size += len(self._queue[0].items)
-                    group.append(self._queue.popleft())
-                outcomes = self._turn(group)
-                loop = group[0].done.get_loop()
+                group = together(self._queue, lambda waiting: len(waiting.items))
+                outcomes = turn(self._work, [waiting.items for waiting in group])
                 with suppress(RuntimeError):  # the loop has ended, and with it all who waited
-                    loop.call_soon_threadsafe(self._tell, group, outcomes)
-
-    def _turn(self, group: Sequence[_Waiting[T, R]]) -> list[list[R] | Exception]:
-        """What became of each one's items."""
-        try:
-            results = self._work([item for waiting in group for item in waiting.items])
-        except Exception as error:  # noqa: BLE001 - passed on to everybody it concerns
-            if len(group) == 1 or isinstance(error, _FOR_ALL):
-                return [error] * len(group)
-            return [outcome for waiting in group for outcome in self._turn([waiting])]  # the fault of one
-        ends = list(accumulate(len(waiting.items) for waiting in group))
-        return [results[start:end] for start, end in pairwise([0, *ends])]
-
-    # In the loop.
-
-    def _tell(self, group: Sequence[_Waiting[T, R]], outcomes: Sequence[list[R] | Exception]) -> None:
-        for waiting, outcome in zip(group, outcomes, strict=True):
-            self._waiting -= len(waiting.items)
-            if waiting.done.done():
-                continue  # it waited too long, or is gone
-            if isinstance(outcome, Exception):
-                waiting.done.set_exception(outcome)
-            else:
-                waiting.done.set_result(outcome)
+                    if self._loop is not None:
+                        self._loop.call_soon_threadsafe(self._tell, group, outcomes)
 
 
-def _give_up(done: asyncio.Future[list[R]]) -> None:
-    if not done.done():
-        done.set_exception(TimeoutError())
+def together(queue: deque[T], size: Callable[[T], int]) -> list[T]:
+    """Take from a queue what has its turn together: no more than may be, but always the first."""
+    group = [queue.popleft()]
+    total = size(group[0])
+    while queue and total + size(queue[0]) <= MOST_TOGETHER:
+        total += size(queue[0])
+        group.append(queue.popleft())
+    return group
+
+
+def turn(work: Callable[[list[T]], list[R]], group: Sequence[Sequence[T]]) -> list[Outcome[R]]:
+    """Do the work of a group; what became of each one's items."""
+    try:
+        results = work([item for items in group for item in items])
+    except Exception as error:  # noqa: BLE001 - passed on to everybody it concerns
+        if len(group) == 1 or isinstance(error, _FOR_ALL):
+            return [error] * len(group)
+        return [outcome for items in group for outcome in turn(work, [items])]  # the fault of one
+    ends = list(accumulate(len(items) for items in group))
+    return [results[start:end] for start, end in pairwise([0, *ends])]
+
+
+def _settle(done: asyncio.Future[list[R]], outcome: Outcome[R]) -> None:
+    if done.done():  # whoever waited is gone
+        return
+    if isinstance(outcome, Exception):
+        done.set_exception(outcome)
+    else:
+        done.set_result(outcome)

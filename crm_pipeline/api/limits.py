@@ -107,22 +107,37 @@ class Limiter:
         self._elsewhere = _asking(MovingWindowRateLimiter(shared)) if shared is not None else asked
         self._log = log
 
-    async def count(self, kind: str, name: str) -> None:
-        """Count a request of an ``address`` or a ``key``.
+    @property
+    def alone(self) -> bool:
+        """Whether this process counts for itself."""
+        return self._elsewhere is None
+
+    def count_here(self, kind: str, name: str) -> None:
+        """Count a request of an ``address`` or a ``key`` in this process.
 
         Raises:
             Problem: it was one too many (429); it says when to come again.
         """
-        caller, limit = (kind, name), self._limits[kind]
+        wait = self._own.hit((kind, name), self._limits[kind])
+        if wait is not None:
+            raise self._refusal(kind, wait)
+
+    async def count(self, kind: str, name: str) -> None:
+        """Count a request of an ``address`` or a ``key``, with all who share the store.
+
+        Raises:
+            Problem: it was one too many (429); it says when to come again.
+        """
         if self._elsewhere is None:
-            wait = self._own.hit(caller, limit)
-        else:
-            try:
-                async with asyncio.timeout(_PATIENCE):
-                    wait = await self._elsewhere(caller, limit)
-            except Exception as error:  # noqa: BLE001 - whatever its driver raises: we count on without it
-                self._log.error("the rate limit's store fails", error=type(error).__name__)
-                wait = self._own.hit(caller, limit)
+            self.count_here(kind, name)
+            return
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                wait = await self._elsewhere((kind, name), self._limits[kind])
+        except Exception as error:  # noqa: BLE001 - whatever its driver raises: we count on without it
+            self._log.error("the rate limit's store fails", error=type(error).__name__)
+            self.count_here(kind, name)
+            return
         if wait is not None:
             raise self._refusal(kind, wait)
 

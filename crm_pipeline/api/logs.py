@@ -6,6 +6,9 @@ import hashlib
 import json
 import logging
 import sys
+from collections.abc import MutableMapping
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, BinaryIO
 
 import orjson
@@ -13,6 +16,8 @@ import structlog
 
 from crm_pipeline.logs import LogFormat, as_text
 
+_REMEMBERED = 4096
+"""Names that are not worked out again."""
 _SIZE = 6
 """Bytes of a digest: enough to follow one caller or contact through a log."""
 
@@ -26,23 +31,25 @@ def open_log(
     """
     log: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
         structlog.BytesLogger(file or sys.stderr.buffer),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(serializer=_ascii if form is LogFormat.JSON else _for_people),
-        ],
+        processors=[_as_json if form is LogFormat.JSON else _for_people],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
     )
     return log.bind()
 
 
-def _ascii(line: dict[str, Any], **_options: Any) -> bytes:
-    fast = orjson.dumps(line)
-    return fast if fast.isascii() else json.dumps(line).encode()
+def _stamped(line: MutableMapping[str, Any], level: str) -> dict[str, Any]:
+    at = datetime.now(UTC).replace(tzinfo=None).isoformat()
+    return {**line, "level": level, "timestamp": f"{at}Z"}
 
 
-def _for_people(line: dict[str, Any], **_options: Any) -> bytes:
-    return as_text(line).encode()
+def _as_json(_log: Any, level: str, line: MutableMapping[str, Any]) -> bytes:
+    stamped = _stamped(line, level)
+    fast = orjson.dumps(stamped)
+    return fast if fast.isascii() else json.dumps(stamped).encode()
+
+
+def _for_people(_log: Any, level: str, line: MutableMapping[str, Any]) -> bytes:
+    return as_text(_stamped(line, level)).encode()
 
 
 class Pseudonyms:
@@ -54,7 +61,8 @@ class Pseudonyms:
     def __init__(self, key: bytes) -> None:
         """``key`` is secret; with another one, all names are others."""
         self._key = hashlib.sha256(b"crm_pipeline logs:" + key).digest()
-
-    def of(self, text: str) -> str:
+        self.of = lru_cache(_REMEMBERED)(self._of)
         """A name for this."""
+
+    def _of(self, text: str) -> str:
         return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=_SIZE, key=self._key).hexdigest()

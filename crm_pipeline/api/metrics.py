@@ -58,6 +58,7 @@ class Metrics:
         self._events = Counter(
             "crm_webhook_events", "Webhook events received, by action", ("action",), registry=self.registry
         )
+        self._actions: dict[str, Counter] = {}
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request."""
@@ -72,7 +73,10 @@ class Metrics:
     def events(self, actions: Iterable[str]) -> None:
         """Count webhook events."""
         for action in actions:
-            self._events.labels(action).inc()
+            figure = self._actions.get(action)
+            if figure is None:
+                figure = self._actions[action] = self._events.labels(action)
+            figure.inc()
 
     def text(self, status: Mapping[str, Any], heartbeat_age: float | None) -> tuple[bytes, str]:
         """Everything in Prometheus' text format, and its media type.

@@ -7,17 +7,23 @@ import contextlib
 import logging
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, TypeAlias
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from crm_pipeline.api.problems import Problem
 
 BACKLOG = 1024
+
+Answer: TypeAlias = Callable[[int, Iterable[tuple[bytes, bytes]], bytes], None]
+"""Sends a status, headers and a body."""
+Whole: TypeAlias = Callable[[Scope, bytes, Answer], None]
+"""Takes a request that has come whole, with its body, and has it answered, now or later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,8 @@ class GuardedProtocol(HttpToolsProtocol):
     bounds = Bounds()
     held: ClassVar[Counter[str]] = Counter()
     """Connections by address; each server has a class, and this, of its own."""
+    whole: ClassVar[Mapping[tuple[str, str], Whole]] = {}
+    """Shorter ways than the application's, by method and path, for requests that come whole at once."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """As uvicorn's."""
@@ -62,10 +70,13 @@ class GuardedProtocol(HttpToolsProtocol):
         self._address = ""
         self._broken = False  # nothing that still comes can be understood
         self._unread = 0  # bytes of a body that came after the answer
+        self._parsing = False
+        self._begun: tuple[RequestResponseCycle, Any] | None = None  # with the bytes in hand
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock."""
-        super().connection_made(_Lingering(transport, self))  # type: ignore[arg-type] # a transport in all that is used
+        self._wire = _Lingering(transport, self)
+        super().connection_made(self._wire)  # type: ignore[arg-type] # a transport in all that is used
         self._address = (transport.get_extra_info("peername") or ("",))[0]
         self.held[self._address] += 1
         most = self.bounds.connections
@@ -86,7 +97,10 @@ class GuardedProtocol(HttpToolsProtocol):
         """Parse, unless the answer is already given."""
         if self._draining or self._broken or self.transport.is_closing():
             return
+        self._parsing = True
         super().data_received(data)
+        self._parsing = False
+        self._start()
         if self.transport.is_closing():
             return
         if self._receiving and self._idle:
@@ -134,6 +148,45 @@ class GuardedProtocol(HttpToolsProtocol):
         self._receiving = False
         self._clear_deadline()
         super().on_message_complete()
+
+    # Starting what was begun.
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Wait for the end of the bytes in hand: with them the request may be whole."""
+        if self._parsing:
+            self._begun = cycle, app
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def _start(self) -> None:
+        if self._begun is None:
+            return
+        (cycle, app), self._begun = self._begun, None
+        scope: Any = cycle.scope
+        short = self.whole.get((scope["method"], scope["path"]))
+        waits = cycle.more_body or cycle.disconnected or cycle.waiting_for_100_continue
+        if short is None or waits or self.flow.write_paused:
+            super()._start_asgi_task(cycle, app)
+        else:
+            short(scope, bytes(cycle.body), partial(self._answer, cycle))
+
+    def _answer(
+        self, cycle: RequestResponseCycle, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes
+    ) -> None:
+        """Send a whole answer."""
+        if cycle.disconnected:
+            return
+        parts = [STATUS_LINE[status]]
+        for name, value in (*cycle.default_headers, *headers):
+            parts += (name, b": ", value, b"\r\n")
+            cycle.keep_alive = cycle.keep_alive and name != b"connection"  # we say nothing but ``close``
+        if not cycle.keep_alive:
+            parts.append(b"connection: close\r\n")
+        cycle.response_started = cycle.response_complete = True
+        self._wire.send(b"".join((*parts, b"\r\n", body)))
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
 
     # Refusals.
 
@@ -254,6 +307,13 @@ class _Lingering:
             self._protocol.loop.call_soon(self._flush)
         self._kept.append(data)
 
+    def send(self, data: bytes) -> None:
+        """Write what has no more to follow."""
+        if self._kept:
+            self._kept.append(data)
+        elif not self._transport.is_closing():
+            self._transport.write(data)
+
     def _flush(self) -> None:
         kept, self._kept = self._kept, []
         if kept and not self._transport.is_closing():
@@ -288,10 +348,17 @@ class Server(uvicorn.Server):
             self._on_ready()
 
 
-def server(app: ASGIApp, on_ready: Callable[[], None], *, bounds: Bounds | None = None) -> Server:
-    """A server for the application; run it with the sockets to listen on."""
+def server(
+    app: ASGIApp,
+    on_ready: Callable[[], None],
+    *,
+    bounds: Bounds | None = None,
+    whole: Mapping[tuple[str, str], Whole] | None = None,
+) -> Server:
+    """A server for the application and its shorter ways; run it with the sockets to listen on."""
     bounds = bounds or Bounds()
-    protocol = type("Protocol", (GuardedProtocol,), {"bounds": bounds, "held": Counter()})
+    own = {"bounds": bounds, "held": Counter(), "whole": whole or {}}
+    protocol = type("Protocol", (GuardedProtocol,), own)
     config = uvicorn.Config(
         app,
         http=protocol,

@@ -6,106 +6,274 @@ barely more webhooks a second than on one.
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import pickle
 import signal
 import socket
+import struct
 import subprocess
 import sys
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from multiprocessing.connection import Connection
+from functools import partial
+from itertools import chain
+from typing import Any, TypeAlias
 
+import structlog
+
+from crm_pipeline.api.landing import Queue, Waiting, together, turn
 from crm_pipeline.api.logs import open_log
 from crm_pipeline.api.problems import Problem, passing, problem_of
 from crm_pipeline.garbage import COLLECT_AFTER
 from crm_pipeline.logs import place_of
-from crm_pipeline.service import service_from_settings
+from crm_pipeline.service import ExternalCrmService, service_from_settings
 from crm_pipeline.settings import Settings
 from crm_pipeline.sync.reception import Arrival, Receipt
 
 _STOP_SECONDS = 10.0
 ANSWER_SECONDS = 45.0
 """Longer than a database may keep it waiting: past that, the process hangs, and is ended."""
+_LENGTH = struct.Struct("!Q")
+_CHUNK = 1024 * 1024
+
+_Refusal: TypeAlias = tuple[int, str, dict[str, str]]
+"""What a ``Problem`` is made of."""
 
 
-class Receiver:
-    """The way to the process; it is started anew when it has ended. For one thread at a time."""
+def framed(message: Any) -> bytes:
+    """A message as it is sent: its length, then itself."""
+    body = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    return _LENGTH.pack(len(body)) + body
+
+
+class Messages:
+    """Finds messages in a stream of bytes."""
+
+    def __init__(self) -> None:
+        """None has come."""
+        self._held = bytearray()
+
+    def read(self, data: bytes) -> Iterator[Any]:
+        """The messages that have come whole with these bytes."""
+        self._held += data
+        while len(self._held) >= _LENGTH.size:
+            end = _LENGTH.size + _LENGTH.unpack_from(self._held)[0]
+            if len(self._held) < end:
+                return
+            body = bytes(self._held[_LENGTH.size : end])
+            del self._held[:end]
+            yield pickle.loads(body)  # noqa: S301 - from a process of ours
+
+
+class Receiver(Queue[Arrival, Receipt]):
+    """The way to the process; it is started anew when it has ended and is needed.
+
+    What comes is handed on at once, and the process lands together whatever has come meanwhile.
+    The event loop does it by itself: a thread waited for its turn of the interpreter several
+    times for each group, while nothing was being stored.
+    """
 
     def __init__(self, settings: Settings) -> None:
         """Start it: it opens the same service as this process, and its own connection to the database."""
+        super().__init__()
         self._settings, self._log = settings, open_log(form=settings.log_format)
+        self._new: list[Waiting[Arrival, Receipt]] = []
+        self._sent: deque[Waiting[Arrival, Receipt]] = deque()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._pipe: _Pipe | None = None
+        self._closed = False
         self._start()
-
-    def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            command = (sys.executable, "-m", __name__, str(theirs.fileno()))
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
-        self._pipe = Connection(ours.detach())
-        with suppress(OSError):  # it has ended already: whoever needs it first will notice
-            self._pipe.send(sys.path)
-            self._pipe.send(self._settings)
-
-    def __call__(self, arrivals: list[Arrival]) -> list[Receipt]:
-        """Land webhooks, all in one transaction; durable when it returns.
-
-        Raises:
-            Problem: as ``problem_of`` has it for what failed; 503 also when the process has ended or
-                hangs, and the webhooks may have landed.
-        """
-        try:
-            self._pipe.send(arrivals)
-            if not self._pipe.poll(ANSWER_SECONDS):
-                raise TimeoutError
-            answer = self._pipe.recv()
-        except (EOFError, OSError) as error:  # a timeout is one of the latter
-            self._process.kill()
-            self.close()
-            self._start()
-            self._log.error("the process that stores webhooks is started anew", error=type(error).__name__)
-            raise passing(503, "Webhooks cannot be stored now.") from None
-        if isinstance(answer, list):
-            return answer
-        status, detail, headers = answer
-        raise Problem(status, detail, headers=headers)
 
     @property
     def pid(self) -> int:
         """The process."""
         return self._process.pid
 
+    def wait_until_ready(self) -> None:
+        """Wait until it can land webhooks: whoever comes earlier has to wait for it. Before the loop runs."""
+        self._socket.settimeout(ANSWER_SECONDS)
+        with suppress(OSError):  # it has ended, or hangs: that is seen to when it is needed
+            self._socket.recv(_CHUNK)
+
     def close(self) -> None:
-        """End it, after the transaction it is in."""
-        self._pipe.close()
+        """End it, after the transactions that are under way."""
+        self._closed = True
+        with suppress(OSError):  # it has ended already
+            self._socket.shutdown(socket.SHUT_WR)
         try:
             self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        pipe, self._pipe = self._pipe, None
+        if pipe is not None:
+            with suppress(RuntimeError):  # the loop has ended
+                pipe.close()
+        self._socket.close()
+
+    def _start(self) -> None:
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            command = (sys.executable, "-m", __name__, str(theirs.fileno()))
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+        self._running = True
+        with suppress(OSError):  # it has ended already: whoever needs it first will notice
+            self._socket.sendall(framed((sys.path, pickle.dumps(self._settings))))
+
+    # In the event loop.
+
+    def _add(self, waiting: Waiting[Arrival, Receipt]) -> None:
+        self._new.append(waiting)
+        if not self._sent:  # it has nothing to do
+            self._send()
+        elif len(self._new) == 1:  # whoever comes in this turn of the loop goes along
+            asyncio.get_running_loop().call_soon(self._send)
+
+    def _send(self) -> None:
+        if not self._new:
+            return
+        new, self._new = self._new, []
+        self._sent += new
+        if not self._running:
+            try:
+                self._start()
+            except OSError:  # there is no room for a process
+                self._lost()
+                return
+        if self._pipe is None:
+            self._pipe = _Pipe(self._socket, self._answered, self._lost)
+        self._pipe.write(framed([waiting.items for waiting in new]))
+        self._watch()
+
+    def _answered(self, answer: list[list[Receipt] | _Refusal]) -> None:
+        self._tell(
+            [self._sent.popleft() for _ in answer],
+            [each if isinstance(each, list) else _problem(*each) for each in answer],
+        )
+        self._watch(anew=True)
+
+    def _watch(self, *, anew: bool = False) -> None:
+        """Be patient with it while somebody waits, but not for ever."""
+        if self._alarm is not None and (anew or not self._sent):
+            self._alarm.cancel()
+            self._alarm = None
+        if self._alarm is None and self._sent:
+            self._alarm = asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._process.kill)
+
+    def _lost(self) -> None:
+        """It has ended, or was ended. What it was given may have landed."""
+        if self._closed:
+            return
+        self._process.kill()
+        self._process.wait()
+        self._hang_up()
+        self._running = False
+        lost = list(self._sent)
+        self._sent.clear()
+        self._watch()
+        self._log.error("the process that stores webhooks is started anew", waiting=len(lost))
+        self._tell(lost, [passing(503, "Webhooks cannot be stored now.")] * len(lost))
 
 
-def receive(pipe: Connection) -> None:
+class _Pipe:
+    """Our end of the stream to a process. What is written leaves at once, not with the turn of the loop."""
+
+    def __init__(self, own: socket.socket, answered: Callable[[Any], None], lost: Callable[[], None]) -> None:
+        self._socket, self._answered, self._lost = own, answered, lost
+        self._messages = Messages()
+        self._unsent = bytearray()
+        self._loop = asyncio.get_running_loop()
+        own.settimeout(0)
+        self._loop.add_reader(own, self._read)
+
+    def write(self, data: bytes) -> None:
+        full = bool(self._unsent)
+        self._unsent += data
+        if not full:
+            self._flush()
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+
+    def _flush(self) -> None:
+        with suppress(OSError):  # it is full, or has ended: that is noticed by reading
+            del self._unsent[: self._socket.send(self._unsent)]
+        if self._unsent:
+            self._loop.add_writer(self._socket, self._flush)
+        else:
+            self._loop.remove_writer(self._socket)
+
+    def _read(self) -> None:
+        try:
+            data = self._socket.recv(_CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._lost()
+        for answer in self._messages.read(data):
+            self._answered(answer)
+
+
+def _problem(status: int, detail: str, headers: dict[str, str]) -> Problem:
+    return Problem(status, detail, headers=headers)
+
+
+# In the process.
+
+
+def receive(pipe: socket.socket) -> None:
     """Land what comes through the pipe, until its other end is closed, in whatever way."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the API is told as well, and ends this process last
         signal.signal(number, signal.SIG_IGN)
-    with suppress(EOFError, OSError):
-        sys.path[:] = pipe.recv()  # first: what the settings name may be where only it leads
-        settings: Settings = pipe.recv()
-        log = open_log(form=settings.log_format)
-        with service_from_settings(settings) as service:
-            gc.freeze()
-            gc.set_threshold(*COLLECT_AFTER)
-            while True:
-                arrivals: list[Arrival] = pipe.recv()
-                answer: list[Receipt] | tuple[int, str, dict[str, str]]
-                try:
-                    answer = service.receive(arrivals)
-                except Exception as error:  # noqa: BLE001 - told on
-                    problem = problem_of(error)
-                    answer = problem.status, problem.detail, problem.headers
-                    told = {"error": type(error).__name__, "at": place_of(error)}
-                    log.error("webhooks cannot be stored", **told)  # noqa: TRY400 - a traceback may quote one
-                pipe.send(answer)
+    with suppress(OSError):
+        messages = _messages(pipe)
+        for (path, pickled), *early in messages:
+            sys.path[:] = path  # first: what the settings name may be where only it leads
+            settings: Settings = pickle.loads(pickled)  # noqa: S301 - from the process that started this one
+            with service_from_settings(settings) as service:
+                gc.freeze()
+                gc.set_threshold(*COLLECT_AFTER)
+                pipe.sendall(framed([]))  # it is ready
+                land = partial(_land, service, open_log(form=settings.log_format))
+                for arrived in chain([early], messages):
+                    queue = deque(items for message in arrived for items in message)
+                    while queue:
+                        pipe.sendall(framed([_told(each) for each in turn(land, together(queue, len))]))
+
+
+def _messages(pipe: socket.socket) -> Iterator[list[Any]]:
+    """Messages, those together that have come together."""
+    messages = Messages()
+    while data := pipe.recv(_CHUNK):
+        if whole := list(messages.read(data)):
+            yield whole
+
+
+def _land(
+    service: ExternalCrmService, log: structlog.typing.FilteringBoundLogger, arrivals: list[Arrival]
+) -> list[Receipt]:
+    try:
+        return service.receive(arrivals)
+    except Exception as error:
+        told = {"error": type(error).__name__, "at": place_of(error)}
+        log.error("webhooks cannot be stored", **told)  # noqa: TRY400 - a traceback may quote one
+        raise
+
+
+def _told(outcome: list[Receipt] | Exception) -> list[Receipt] | _Refusal:
+    if isinstance(outcome, list):
+        return outcome
+    problem = problem_of(outcome)
+    return problem.status, problem.detail, problem.headers
 
 
 if __name__ == "__main__":
-    receive(Connection(int(sys.argv[1])))
+    receive(socket.socket(fileno=int(sys.argv[1])))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -16,12 +16,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from crm_pipeline.api import bodies, openapi
-from crm_pipeline.api.landing import Group
+from crm_pipeline.api.headers import Headers
+from crm_pipeline.api.landing import Group, Queue
 from crm_pipeline.api.metrics import Metrics
 from crm_pipeline.api.problems import REJECTED, Problem, passing
 from crm_pipeline.api.runs import Dagster, Fetcher
 from crm_pipeline.api.threads import aside, in_thread
-from crm_pipeline.api.webhooks import Door
+from crm_pipeline.api.webhooks import Delivery, Door
 from crm_pipeline.connectors.base import ConnectorError
 from crm_pipeline.service import ExternalCrmService
 from crm_pipeline.settings import WebhookApply
@@ -33,6 +34,7 @@ ANSWER_SECONDS = 4.0
 """How long an answer waits for its webhook to be stored, and to be applied; CRMs give up after 5 seconds."""
 APPLY_LEASE_SECONDS = 1.0
 """How long applying waits for another run before it leaves the webhooks to the sensor."""
+WEBHOOK = "/api/external/webhook"
 _CONTACT_ID = re.compile("[ -~]{1,128}")
 _CALLS_AT_ONCE = 8
 """Calls of the service in threads at once, beside those that land webhooks."""
@@ -43,7 +45,8 @@ class Visit:
     """What is known of the request in hand, for the log and for what lands."""
 
     request_id: str
-    caller: str
+    headers: Headers
+    caller: str = ""
     """The address as it is counted."""
     route: str = ""
     key: str | None = None
@@ -52,7 +55,7 @@ class Visit:
     status: int = 0
 
 
-Land: TypeAlias = Callable[[list[Arrival]], list[Receipt]]
+Land: TypeAlias = Queue[Arrival, Receipt]
 
 
 class Api:
@@ -61,7 +64,7 @@ class Api:
     def __init__(
         self, service: ExternalCrmService, log: structlog.typing.FilteringBoundLogger, land: Land
     ) -> None:
-        """Serve this service; webhooks are landed by ``land``."""
+        """Serve this service; webhooks wait in ``land`` until they have landed."""
         self.service = service
         self.settings = service.settings
         self.log = log
@@ -70,7 +73,7 @@ class Api:
         self.bodies = bodies.BodyReader()
         self.dagster = Dagster()
         self.fetcher = Fetcher(service, self.dagster)
-        self.land: Group[Arrival, Receipt] = Group(land, "landing")
+        self.land = land
         self.apply: Group[str, dict[str, Any] | None] = Group(self._apply, "applying")
         self._calls = asyncio.Semaphore(_CALLS_AT_ONCE)
 
@@ -114,23 +117,42 @@ Handler: TypeAlias = Callable[[Api, Request, Visit], Awaitable[Response]]
 
 async def webhook(api: Api, request: Request, visit: Visit) -> Response:
     """Land events; the answer comes when they are durable."""
-    bodies_read = api.bodies.read(request.headers, request.receive, visit.caller, api.door.media_type)
+    bodies_read = api.bodies.read(visit.headers, request.receive, visit.caller, api.door.media_type)
     async with bodies_read as body:
-        delivery = api.door.take(request, body, visit.request_id)
+        delivery = api.door.take(request.scope, visit.headers, body, visit.request_id)
         began = time.monotonic()
         try:
             receipts = await api.land(delivery.arrivals, ANSWER_SECONDS)
-        except TimeoutError:  # it may be stored yet: sent again under its name, it is the same event
-            raise passing(503, "The database does not answer in time.") from None
-    api.metrics.events(receipt.action for receipt in receipts)
-    results = [_result(receipt) for receipt in receipts]
+        except TimeoutError:
+            raise too_slow() from None
+    results = told(api, receipts)
     if api.settings.webhook_apply is WebhookApply.NOW:
         await _apply_now(api, results, ANSWER_SECONDS - (time.monotonic() - began))
+    return acknowledged(api, delivery, results)
+
+
+def told(api: Api, receipts: Sequence[Receipt]) -> list[dict[str, Any]]:
+    """Count what has landed, and tell what became of it."""
+    api.metrics.events(receipt.action for receipt in receipts)
+    return [_result(receipt) for receipt in receipts]
+
+
+def acknowledged(api: Api, delivery: Delivery, results: list[dict[str, Any]]) -> Response:
+    """The answer to a webhook.
+
+    Raises:
+        Problem: a single event cannot become a contact, or its name is another's (422).
+    """
     if api.door.acknowledgement is not None:
         return Response(api.door.acknowledgement, media_type=api.door.media_type)
     if not delivery.listed:
         return _single(results[0])
     return _json({"success": all(result["success"] for result in results), "results": results})
+
+
+def too_slow() -> Problem:
+    """It may be stored yet: sent again under its name, it is the same event."""
+    return passing(503, "The database does not answer in time.")
 
 
 async def event(api: Api, request: Request, visit: Visit) -> Response:
@@ -236,7 +258,7 @@ _ALWAYS = (401, 403, 429, 500, 503)
 
 ROUTES: tuple[Route, ...] = (
     Route(
-        "/api/external/webhook",
+        WEBHOOK,
         ("POST",),
         webhook,
         "Receive a webhook: durable when it is answered",

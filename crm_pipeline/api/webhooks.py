@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from starlette.requests import Request
+from starlette.datastructures import QueryParams
+from starlette.types import Scope
 
 from crm_pipeline.api import bodies, vendors
 from crm_pipeline.api.auth import Secrets
 from crm_pipeline.api.bodies import MAX_ITEMS
+from crm_pipeline.api.headers import Headers
 from crm_pipeline.api.problems import Problem, unauthorized
 from crm_pipeline.api.signatures import Message, Proof, SecretFormError, verifier
 from crm_pipeline.api.vendors import Told
@@ -33,6 +35,7 @@ class Delivery:
 LONGEST_ID = 255
 _ID = re.compile(rf"[!-~]{{1,{LONGEST_ID}}}")
 _ID_HEADERS = ("webhook-id", "idempotency-key")
+_UNSIGNED = Proof()
 _ORGANIZATION = 15
 """Characters of an organisation's id that count; three more only check them."""
 _READERS: Mapping[str, vendors.Reader] = {"hubspot": vendors.hubspot, "zoho": vendors.zoho}
@@ -78,20 +81,20 @@ class Door:
         """What the vendor wants to hear, as XML; None where it takes our JSON."""
         return vendors.ACKNOWLEDGED if self._webhook.format == "salesforce" else None
 
-    def take(self, request: Request, body: bytes, request_id: str) -> Delivery:
+    def take(self, scope: Scope, headers: Headers, body: bytes, request_id: str) -> Delivery:
         """What a request brings, proved and named.
 
         Raises:
             Problem: it proves nothing (401), is not what it should be (400), or webhooks are
                 not set up (503).
         """
-        proof = self._check_signature(request, body)
+        proof = self._check_signature(scope, headers, body)
         if not (self._verify or self._secrets or self._open):
             raise Problem(503, "Webhooks are not set up: EXTERNAL_CRM_WEBHOOK_SECRET is not set.")
-        told, listed = self._message(request, body) if self.media_type == "text/xml" else self._objects(body)
+        told, listed = self._message(scope, body) if self.media_type == "text/xml" else self._objects(body)
         if len(told) > MAX_ITEMS:
             raise Problem(400, f"The body tells of more than {MAX_ITEMS} records.")
-        named = _checked(proof.event_id) or _header_id(request)
+        named = _checked(proof.event_id) or _header_id(headers)
         return Delivery(
             [
                 Arrival(
@@ -107,18 +110,18 @@ class Door:
             listed,
         )
 
-    def _check_signature(self, request: Request, body: bytes) -> Proof:
+    def _check_signature(self, scope: Scope, headers: Headers, body: bytes) -> Proof:
         if self._verify is None:
-            return Proof()
-        message = Message(request.method, self._url(request), request.scope["headers"], body)
+            return _UNSIGNED
+        message = Message(scope["method"], self._url(scope, headers), scope["headers"], body)
         proof = self._verify(message, self._clock())
         if proof is None:
             raise unauthorized()
         return proof
 
-    def _message(self, request: Request, body: bytes) -> tuple[list[Told], bool]:
+    def _message(self, scope: Scope, body: bytes) -> tuple[list[Told], bool]:
         """An outbound message: its secret is in the address."""
-        shown = request.query_params.getlist(self._webhook.secret)
+        shown = QueryParams(scope["query_string"]).getlist(self._webhook.secret)
         if not (self._open or (len(shown) == 1 and self._secrets.match_value(shown[0]))):
             raise unauthorized()
         message = vendors.salesforce(body)
@@ -171,14 +174,14 @@ class Door:
         usable = isinstance(own, str | int) and not isinstance(own, bool)
         return _checked(str(own)) if usable else None
 
-    def _url(self, request: Request) -> str:
+    def _url(self, scope: Scope, headers: Headers) -> str:
         """The address as the sender knows it."""
         signature = self._webhook.signature
         base = signature.public_url if signature is not None else None
         if base is None:
-            host = request.headers.get("host", "")
-            base = f"{request.scope['scheme']}://{host}{request.scope['raw_path'].decode('latin-1')}"
-        query = request.scope["query_string"].decode("latin-1")
+            host = headers.get("host", ("",))[0]
+            base = f"{scope['scheme']}://{host}{scope['raw_path'].decode('latin-1')}"
+        query = scope["query_string"].decode("latin-1")
         return f"{base}?{query}" if query else base
 
 
@@ -189,9 +192,9 @@ def _objects(value: Any) -> list[dict[str, Any]]:
     return found
 
 
-def _header_id(request: Request) -> str | None:
+def _header_id(headers: Headers) -> str | None:
     for name in _ID_HEADERS:
-        found = request.headers.getlist(name)
+        found = headers.get(name, ())
         if len(found) > 1:
             raise _bad_id()
         if found:

@@ -97,7 +97,8 @@ def _serve(
         take_over_logging(settings.log_format)
         if not settings.api_auth_enabled:
             log.warning("API_AUTH_ENABLED IS FALSE: everybody who reaches this address can read and write")
-        running = server(app, on_ready)
+        receiver.wait_until_ready()
+        running = server(app, on_ready, whole=app.whole)
         running.run(sockets=[listener])  # raises the signal that ended it once more, after an orderly end
 
 

@@ -146,7 +146,7 @@ def _begin_sqlite(connection: Connection) -> None:
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
     """A transaction that may write; committed at the end, rolled back on an exception."""
-    with engine.execution_options(crm_write=True).begin() as connection:
+    with engine.connect() as connection, connection.execution_options(crm_write=True).begin():
         yield connection
 
 

@@ -15,8 +15,7 @@ from crm_pipeline.store.bulk import one_of
 from crm_pipeline.store.tables import webhook_events as events
 
 
-@dataclass(frozen=True, slots=True)
-class NewEvent:
+class NewEvent(NamedTuple):
     """An event that has just come in."""
 
     event_id: str
@@ -45,8 +44,7 @@ class LandedEvent:
     attempts: int
 
 
-@dataclass(frozen=True, slots=True)
-class StoredEvent:
+class StoredEvent(NamedTuple):
     """What is remembered of an event."""
 
     event_id: str
@@ -69,7 +67,7 @@ class Unapplied(NamedTuple):
     """When the one that has waited longest was received."""
 
 
-_STORED = tuple(events.c[name] for name in StoredEvent.__dataclass_fields__)
+_STORED = tuple(events.c[name] for name in StoredEvent._fields)
 _LANDED = tuple(events.c[name] for name in LandedEvent.__dataclass_fields__)
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from sqlalchemy.engine import Connection as Transaction
 from sqlalchemy.engine import Engine
 
 from crm_pipeline import jsonio
 from crm_pipeline.connection import Connection
+from crm_pipeline.ids import new_id
 from crm_pipeline.store import forgotten, rejects, webhooks
 from crm_pipeline.store.engine import writing
 from crm_pipeline.store.rejects import NewReject
@@ -23,16 +23,11 @@ from crm_pipeline.sync.mapping import FieldMapping, Translator, Values
 from crm_pipeline.sync.settle import Settler
 from crm_pipeline.sync.workset import Workset
 
-_ID_BYTES = 16
-
 Action: TypeAlias = Literal["created", "updated", "unchanged", "skipped", "rejected", "conflict"]
 Status: TypeAlias = Literal["landed", "applied", "rejected"]
 
 
-@dataclass(
-    frozen=True
-)  # without slots, which cost more than all the rest where it crosses to another process
-class Arrival:
+class Arrival(NamedTuple):
     """A webhook's object, its secret removed."""
 
     payload: dict[str, Any]
@@ -43,12 +38,11 @@ class Arrival:
     """The record it is about, where the format of the sender says so."""
     ours: bool = True
     """False for an event about something that is no contact: it is kept, and skipped."""
-    refused: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = {}
     """Why it was refused before it came here: it is kept, as rejected."""
 
 
-@dataclass(frozen=True)  # as Arrival
-class Receipt:
+class Receipt(NamedTuple):
     """The answer to one arrival. It is durable when it is given."""
 
     event_id: str
@@ -57,7 +51,7 @@ class Receipt:
     """What applying it does to the contact as it is now; ``conflict``: the id named another body."""
     status: Status
     duplicate: bool = False
-    reasons: dict[str, str] = field(default_factory=dict)
+    reasons: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,22 +86,24 @@ class Reception:
                 values = self.translator.to_contact(arrival.payload)
             except RecordRejected as rejected:
                 reasons = rejected.reasons
-        identity = (values or {}).get("id")
+        named = (values or {}).get("id")
+        identity = named if isinstance(named, str) else None
+        # A hook may say another id than the record's own.
+        own = identity if values and self.translator is self.mapping else self.mapping.whose(arrival.payload)
         return _Read(
             arrival,
             text,
             jsonio.content_hash(text),
             values,
             reasons,
-            identity if isinstance(identity, str) else None,
+            identity,
             record_id,
             hint,
-            {name for name in (record_id, self.mapping.whose(arrival.payload)) if name is not None},
+            {name for name in (record_id, own) if name is not None},
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
+class _Read(NamedTuple):
     """An arrival, understood as far as it can be."""
 
     arrival: Arrival
@@ -148,7 +144,7 @@ class _Desk:
             known = newest if newest is not None and newest.content_hash == read.digest else None
         if known is not None:
             return _again(known, read)
-        event_id = read.arrival.event_id or secrets.token_hex(_ID_BYTES)
+        event_id = read.arrival.event_id or new_id()
         if read.names & self._forgotten:
             return Receipt(event_id, None, "skipped", "applied")
         action, reasons = self._action(read)

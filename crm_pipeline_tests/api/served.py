@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from crm_pipeline.api.app import create_app
 from crm_pipeline.api.limits import Limiter
 from crm_pipeline.api.logs import open_log
-from crm_pipeline.api.protocol import Bounds, listen, server, url_of
+from crm_pipeline.api.protocol import Bounds, Whole, listen, server, url_of
 from crm_pipeline.service import ExternalCrmService
 from crm_pipeline.settings import load_settings
 from crm_pipeline.store.engine import writing
@@ -73,6 +73,8 @@ class Served:
     url: str
     service: ExternalCrmService
     output: io.BytesIO
+    whole: dict[tuple[str, str], Whole]
+    """Its shorter ways; a test may take them away."""
     session: requests.Session = field(default_factory=requests.Session)
 
     @property
@@ -201,14 +203,15 @@ def serving(
     with kind(settings=load_settings(**said)) as service:
         ready = threading.Event()
         app = create_app(service, open_log(output), limiter=limiter)
-        running = server(app, ready.set, bounds=bounds)
+        whole = dict(app.whole)
+        running = server(app, ready.set, bounds=bounds, whole=whole)
         with listen("127.0.0.1", 0) as listener:
             thread = threading.Thread(
                 target=running.run, kwargs={"sockets": [listener]}, name="api", daemon=True
             )
             thread.start()
             assert ready.wait(PATIENCE), "the API did not start"
-            served = Served(url_of(listener), service, output)
+            served = Served(url_of(listener), service, output, whole)
             served.session.trust_env = False
             try:
                 yield served

@@ -34,13 +34,13 @@ PROXIES = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "fd00::/8", "127.0.0.1"
 )
 def test_who_sent_it(peer: str | None, forwarded: list[str], expected: str | None) -> None:
     """The nearest address that is no trusted proxy; what stands left of it is not believed."""
-    found = client_address(peer, [value.encode() for value in forwarded], PROXIES)
+    found = client_address(peer, forwarded, PROXIES)
     assert (str(found) if found else None) == expected
 
 
 def test_without_trusted_proxies_nobody_is_believed() -> None:
     """The connection's own address counts, whatever a header says."""
-    assert str(client_address("127.0.0.1", [b"198.51.100.1"], ())) == "127.0.0.1"
+    assert str(client_address("127.0.0.1", ["198.51.100.1"], ())) == "127.0.0.1"
 
 
 @pytest.mark.parametrize(

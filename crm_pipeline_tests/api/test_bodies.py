@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 
 from crm_pipeline.api import bodies
@@ -108,7 +107,9 @@ def read(*parts: bytes, reader: BodyReader | None = None, caller: str = "a", **h
     }
 
     async def play() -> bytes:
-        async with (reader or BodyReader()).read(Headers(lines), receive, caller) as body:
+        async with (reader or BodyReader()).read(
+            {name: [text] for name, text in lines.items()}, receive, caller
+        ) as body:
             return body
 
     return asyncio.run(play())
@@ -163,7 +164,7 @@ def test_who_holds_much_shuts_nobody_out() -> None:
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": b" " * 240, "more_body": False}
 
-        headers = Headers({"content-type": "application/json"})
+        headers = {"content-type": ["application/json"]}
         told = []
         async with contextlib.AsyncExitStack() as stack:
             for caller in callers:

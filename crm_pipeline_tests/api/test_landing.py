@@ -154,6 +154,29 @@ def test_a_caller_that_goes_does_not_stop_the_others() -> None:
     assert sorted(item for group in work.groups for item in group) == [1, 2, 3]
 
 
+def test_one_that_cannot_be_told_keeps_it_from_nobody_else() -> None:
+    """A failing answer is reported, and the others of its group are told."""
+    work = Work()
+    work.go.set()
+    told: list[Any] = []
+    reported: list[Any] = []
+
+    def fail(_outcome: Any) -> None:
+        raise ZeroDivisionError
+
+    async def play() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+        group: Group[int, int] = Group(work, "test")
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        group.put([1], 10, fail)
+        group.put([2], 10, done.set_result)
+        told.append(await done)
+
+    run(play)
+    assert told == [[4]]
+    assert isinstance(reported[0]["exception"], ZeroDivisionError)
+
+
 @pytest.mark.parametrize("databases", ["sqlite", "postgresql"], indirect=True)
 def test_concurrent_posts_share_commits(serve: Serve) -> None:
     """64 senders, 320 webhooks: all answered and stored, in far fewer transactions."""
