@@ -5,6 +5,7 @@ Usage: ``python benchmarks/all.py [sync push growth start webhooks]``.
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import time
@@ -21,7 +22,9 @@ SHORT = {
 
 def main() -> int:
     """Run them; the first that fails ends it."""
-    for name in sys.argv[1:] or SHORT:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("what", nargs="*", choices=SHORT)
+    for name in parser.parse_args().what or SHORT:
         began = time.monotonic()
         print(f"\n=== {name}", flush=True)
         script = Path(__file__).with_name(f"{name}.py")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial, wraps
-from threading import Thread
-from typing import ParamSpec, TypeVar
+from threading import Event, Thread
+from typing import ParamSpec, Self, TypeVar
 
 from crm_pipeline.connectors.base import Page
+from crm_pipeline.connectors.halt import heed
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,23 +28,43 @@ def read_ahead(pages: Callable[P, Iterator[Page]]) -> Callable[P, Iterator[Page]
         page = next(listing)
         yield page
         coming: Future[Page] | None = None
-        while page.next is not None:
-            page = coming.result() if coming is not None else next(listing)
-            coming = begun(partial(next, listing)) if page.next is not None else None
-            yield page
+        with Beginner() as begin:
+            while page.next is not None:
+                page = coming.result() if coming is not None else next(listing)
+                coming = begin(partial(next, listing)) if page.next is not None else None
+                yield page
 
     return ahead
 
 
-def begun(work: Callable[[], T]) -> Future[T]:
-    """What comes of work, begun in a thread that nobody's end waits for: a request may take minutes."""
-    coming: Future[T] = Future()
+class Beginner:
+    """Begins work in threads that nobody's end waits for: a request may take minutes.
 
-    def do() -> None:
-        try:
-            coming.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
-            coming.set_exception(error)
+    At the end of the block, what is on the wire is left to itself, and nothing more is sent.
+    """
 
-    Thread(target=do, name="ahead", daemon=True).start()
-    return coming
+    def __init__(self) -> None:
+        """Nothing begun."""
+        self._halt = Event()
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Let nothing more be sent."""
+        self._halt.set()
+
+    def __call__(self, work: Callable[[], T]) -> Future[T]:
+        """What comes of work."""
+        coming: Future[T] = Future()
+
+        def do() -> None:
+            heed(self._halt)
+            try:
+                coming.set_result(work())
+            except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
+                coming.set_exception(error)
+
+        Thread(target=do, name="ahead", daemon=True).start()
+        return coming

@@ -123,7 +123,7 @@ class Way:
         return (
             more is False
             or (pages is not None and here - self.first + 1 >= pages)
-            or (total is not None and facts.seen >= total)
+            or (total is not None and facts.count <= total <= facts.seen)  # less than a page is no total
         )
 
 

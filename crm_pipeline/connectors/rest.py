@@ -13,7 +13,7 @@ import orjson
 from crm_pipeline import instants
 from crm_pipeline.connection import Connection
 from crm_pipeline.connectors.address import UnaddressableError
-from crm_pipeline.connectors.ahead import begun, read_ahead
+from crm_pipeline.connectors.ahead import Beginner, read_ahead
 from crm_pipeline.connectors.auth import without_param
 from crm_pipeline.connectors.base import (
     ConnectorError,
@@ -88,19 +88,20 @@ class RestConnector:
         walk = Walk(self._connection.pagination, self._follow, resume)
         place, resumed = resume, resume is not None
         coming: dict[At, Future[_Read]] = {}
-        while True:
-            for at, ask in walk.certain(self._connection.limits.in_flight).items():
-                if at not in coming:
-                    coming[at] = begun(partial(self._listed, ask, window))
-            early = coming.pop(walk.at, None)
-            read_at, answer = early.result() if early else self._listed(walk.ask(), window)
-            if resumed and answer.status in _RESUME_REFUSED:
-                raise ResumeError(f"the CRM refuses the place to go on from (status {answer.status})")
-            page, facts = self._page(answer, walk.seen, window)
-            place, resumed = walk.turn(facts), False
-            yield Page(page, read_at, place, server_time(answer))
-            if place is None:
-                return
+        with Beginner() as begin:
+            while True:
+                for at, ask in walk.certain(self._connection.limits.in_flight).items():
+                    if at not in coming:
+                        coming[at] = begin(partial(self._listed, ask, window))
+                early = coming.pop(walk.at, None)
+                read_at, answer = early.result() if early else self._listed(walk.ask(), window)
+                if resumed and answer.status in _RESUME_REFUSED:
+                    raise ResumeError(f"the CRM refuses the place to go on from (status {answer.status})")
+                page, facts = self._page(answer, walk.seen, window)
+                place, resumed = walk.turn(facts), False
+                yield Page(page, read_at, place, server_time(answer))
+                if place is None:
+                    return
 
     def read(self, external_ids: Sequence[str]) -> list[Record]:
         """Read records by id. See ``Connector.read``."""

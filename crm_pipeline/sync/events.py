@@ -254,7 +254,7 @@ def _modified_at(connection: Connection, payload: dict[str, Any]) -> datetime | 
         if path in payload and not path.startswith("created"):
             try:
                 text = read(payload[path])
-            except NotAValueError:
+                return instants.from_text(text) if isinstance(text, str) else None
+            except (NotAValueError, ValueError):
                 continue
-            return instants.from_text(text) if isinstance(text, str) else None
     return None

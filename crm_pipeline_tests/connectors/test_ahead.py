@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from crm_pipeline.connectors.base import CrmUnavailableError, Window
+from crm_pipeline.connectors.base import CrmRefusedError, CrmUnavailableError, Window
 from crm_pipeline_tests.connectors.conftest import Connect, Serve
 from crm_pipeline_tests.connectors.servers import CUT, Reply, Seen, reply
 
@@ -112,6 +112,48 @@ def test_offsets_that_were_foretold_wrongly_lose_nothing(
     )
     read = [record.external_id for page in made.pages(ALL) for record in page.records]
     assert read == [str(each) for each in range(20)]
+
+
+def test_after_a_failure_nothing_more_is_sent(serve: Serve, connector: Connect) -> None:
+    """A page that is asked for again and again is not, once the listing has failed elsewhere."""
+    failed, asked = threading.Event(), threading.Event()
+
+    def answer(seen: Seen) -> Reply:
+        number = int(seen.query.get("page", "1"))
+        if number == 3:
+            asked.set()
+            failed.wait(_PATIENCE)
+            return reply(503)
+        if number == 2:
+            asked.wait(_PATIENCE)
+            return reply(400)
+        return reply(200, {"records": [{"id": number}], "total_pages": 3})
+
+    server = serve(answer)
+    made = connector(server.url, pagination={"style": "page"}, limits={"in_flight": 2, "retries": 3})
+    pages = made.pages(ALL)
+    next(pages)
+    with pytest.raises(CrmRefusedError):
+        next(pages)
+    failed.set()
+    for thread in threading.enumerate():
+        if thread.name == "ahead":
+            thread.join(_PATIENCE)
+    assert sorted(seen.query.get("page", "1") for seen in server.seen) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("total", [0, -5, 1])
+def test_a_total_that_a_page_contradicts_ends_nothing(total: int, serve: Serve, connector: Connect) -> None:
+    """Three records on a page of a listing of one: the page is right, and there may be more."""
+
+    def answer(seen: Seen) -> Reply:
+        start = int(seen.query.get("offset", "0"))
+        found = [{"id": each} for each in range(start, min(start + 3, 8))]
+        return reply(200, {"records": found, "total": total})
+
+    made = connector(serve(answer).url, pagination={"style": "offset", "total_path": "total"})
+    read = [record.external_id for page in made.pages(ALL) for record in page.records]
+    assert read == [str(each) for each in range(8)]
 
 
 def test_a_failure_among_counted_pages_ends_the_listing_there(serve: Serve, connector: Connect) -> None:

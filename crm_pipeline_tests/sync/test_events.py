@@ -188,6 +188,14 @@ def test_events_and_pushes_leave_both_sides_agreed(world: World) -> None:
     assert len(world.crm.records) == 1
 
 
+@pytest.mark.parametrize("odd", ["2026-01-31T09:00.00Z", "20260131T090000.1Z", "yesterday"])
+def test_an_odd_modified_time_stops_no_event(world: World, odd: str) -> None:
+    """Neither its own nor the one after it."""
+    world.receive({**GUIDE, "updated_at": odd})
+    world.receive({**GUIDE, "phone": "6281100000099@c.us"})
+    assert world.apply().counts.created == 2
+
+
 @pytest.mark.parametrize("answers", [True, False])
 def test_our_own_write_coming_back_as_an_event_changes_nothing(world: World, answers: bool) -> None:  # noqa: FBT001
     """An echo is no change, and is not pushed again."""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crm_pipeline import jsonio
+from crm_pipeline import instants, jsonio
 from crm_pipeline.contact import FieldType
 from crm_pipeline.sync.coerce import MAX_INTEGER, MAX_TEXT, NotAValueError, Spec, Value, coercer
 
@@ -104,6 +104,10 @@ ACCEPTED: Mapping[FieldType, list[tuple[Any, Value]]] = {
         ("2026-01-31T09:00:00+07:00", "2026-01-31T02:00:00.000000Z"),
         ("2026-01-31 09:00:00+00", "2026-01-31T09:00:00.000000Z"),
         ("2026-01-31T09:00", "2026-01-31T09:00:00.000000Z"),
+        # As long as the usual spelling; Python's parser has a meaning for each.
+        ("2026-01-31T09:00.00Z", "2026-01-31T09:00:00.000000Z"),
+        ("2026-01-31T09.12345Z", "2026-01-31T09:00:00.123450Z"),
+        ("2026-01-31T09003400Z", "2026-01-31T09:00:34.000000Z"),
         ("2026-01-31", "2026-01-31T00:00:00.000000Z"),
         ("20260131", "2026-01-31T00:00:00.000000Z"),
         (" 20260131T090000Z ", "2026-01-31T09:00:00.000000Z"),
@@ -331,6 +335,22 @@ def test_a_choice_is_text(value: Any) -> None:
 def test_a_time_without_a_zone_is_of_the_connections_zone(zone: str, local: Any, instant: str) -> None:
     """And one with a zone, or a number, is a moment already; the machine's own zone is no matter."""
     assert read(FieldType.INSTANT, local, zone=zone) == instant
+
+
+@given(text=st.from_regex(r"2026-01-3[01]T09[0-9:.,]{0,8}(Z|[+-][0-9:]{2,5})?", fullmatch=True))
+def test_whatever_is_read_as_a_moment_is_written_as_one(text: str) -> None:
+    """One form for all, so that they sort and are equal where they are the same moment."""
+    try:
+        found = read(FieldType.INSTANT, text)
+    except NotAValueError:
+        return
+    assert isinstance(found, str)
+    assert instants.to_text(instants.from_text(found)) == found
+
+
+def test_a_choice_with_blanks_around_it_is_not_read_from_one_that_has_them() -> None:
+    """What is compared is without them, on both sides or on none."""
+    assert reason(FieldType.CHOICE, " foo ", choices=(" Foo ",)).startswith("is not one of")
 
 
 def test_a_time_out_of_all_years_in_utc_is_refused() -> None:
