@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import pytest
@@ -306,3 +306,19 @@ def test_an_interrupt_waits_for_nothing(scene: Scene) -> None:
     crm.around = as_usual
     scene.push()
     scene.check_all_told_once(9 * BATCH)
+
+
+def test_one_record_is_not_linked_to_two_contacts(scene: Scene) -> None:
+    """A CRM that answers two creates with one record: the second is rejected, and the push goes on."""
+    crm = scene.edit_all(0, in_flight=2)
+    for number in range(3):
+        scene.sql("INSERT INTO contacts (id, nama) VALUES (:id, 'Baru')", id=f"6281999{number:06}@c.us")
+
+    def around(_number: int, make: Make) -> list[WriteResult]:
+        first, second, third = make()
+        return [first, replace(second, external_id=first.external_id, record=first.record), third]
+
+    crm.around = around
+    report = scene.sync()[-1]
+    assert (report.counts.created, report.counts.rejected) == (2, 1)
+    assert len({row["external_id"] for row in scene.rows("links")}) == 2
