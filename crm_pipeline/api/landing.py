@@ -22,7 +22,6 @@ MOST_WAITING = 5000
 """Items that may wait; past that, callers are told to come again."""
 MOST_TOGETHER = 500
 """Items to one transaction; only a single request may bring more."""
-_TOLD_TOGETHER = 8
 _CLOSE_SECONDS = 10.0
 _FOR_ALL = (*DATABASE_AWAY, DisabledError, Problem)
 """Failures that have nothing to do with what was in the group."""
@@ -94,23 +93,13 @@ class Queue(ABC, Generic[T, R]):
         """Wait for what is under way, but not for ever."""
 
     def _tell(self, group: Iterable[Waiting[T, R]], outcomes: Iterable[Outcome[R]]) -> None:
-        self._tell_on(deque(zip(group, outcomes, strict=True)))
-
-    def _tell_on(self, left: deque[tuple[Waiting[T, R], Outcome[R]]]) -> None:
-        """Tell a few; in between, the loop sends their answers and takes what comes.
-
-        Told all at once, everybody came again at once: one half of the API worked while the other waited.
-        """
-        for _ in range(min(_TOLD_TOGETHER, len(left))):
-            waiting, outcome = left.popleft()
+        for waiting, outcome in zip(group, outcomes, strict=True):
             self._waiting -= len(waiting.items)
             try:
                 waiting.tell(outcome)
             except Exception as error:  # noqa: BLE001 - one that cannot be told keeps it from nobody else
                 told = {"message": "an answer failed", "exception": error}
                 asyncio.get_running_loop().call_exception_handler(told)
-        if left:
-            asyncio.get_running_loop().call_soon(self._tell_on, left)
 
 
 class Group(Queue[T, R]):

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import structlog
 
@@ -107,13 +107,9 @@ class Receiver(Queue[Arrival, Receipt]):
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._hang_up()
-
-    def _hang_up(self) -> None:
-        pipe, self._pipe = self._pipe, None
-        if pipe is not None:
-            with suppress(RuntimeError):  # the loop has ended
-                pipe.close()
+        if self._pipe is not None:
+            with suppress(RuntimeError):  # the loop has ended, and closed it
+                self._pipe.close()
         self._socket.close()
 
     def _start(self) -> None:
@@ -129,14 +125,10 @@ class Receiver(Queue[Arrival, Receipt]):
 
     def _add(self, waiting: Waiting[Arrival, Receipt]) -> None:
         self._new.append(waiting)
-        if not self._sent:  # it has nothing to do
-            self._send()
-        elif len(self._new) == 1:  # whoever comes in this turn of the loop goes along
+        if len(self._new) == 1:  # whoever comes in this turn of the loop goes along
             asyncio.get_running_loop().call_soon(self._send)
 
     def _send(self) -> None:
-        if not self._new:
-            return
         new, self._new = self._new, []
         self._sent += new
         if not self._running:
@@ -171,8 +163,8 @@ class Receiver(Queue[Arrival, Receipt]):
             return
         self._process.kill()
         self._process.wait()
-        self._hang_up()
-        self._running = False
+        self._socket.close()
+        self._running, self._pipe = False, None
         lost = list(self._sent)
         self._sent.clear()
         self._watch()
@@ -180,46 +172,39 @@ class Receiver(Queue[Arrival, Receipt]):
         self._tell(lost, [passing(503, "Webhooks cannot be stored now.")] * len(lost))
 
 
-class _Pipe:
-    """Our end of the stream to a process. What is written leaves at once, not with the turn of the loop."""
+class _Pipe(asyncio.Protocol):
+    """Our end of the stream to a process."""
 
     def __init__(self, own: socket.socket, answered: Callable[[Any], None], lost: Callable[[], None]) -> None:
-        self._socket, self._answered, self._lost = own, answered, lost
+        self._answered, self._lost = answered, lost
         self._messages = Messages()
-        self._unsent = bytearray()
-        self._loop = asyncio.get_running_loop()
-        own.settimeout(0)
-        self._loop.add_reader(own, self._read)
+        self._transport: asyncio.Transport | None = None
+        self._early: list[bytes] = []
+        loop = asyncio.get_running_loop()
+        self._opening = loop.create_task(loop.create_unix_connection(lambda: self, sock=own))
 
     def write(self, data: bytes) -> None:
-        full = bool(self._unsent)
-        self._unsent += data
-        if not full:
-            self._flush()
+        if self._transport is None:
+            self._early.append(data)
+        else:
+            self._transport.write(data)
 
     def close(self) -> None:
-        self._loop.remove_reader(self._socket)
-        self._loop.remove_writer(self._socket)
+        self._opening.cancel()
+        if self._transport is not None:
+            self._transport.abort()
 
-    def _flush(self) -> None:
-        with suppress(OSError):  # it is full, or has ended: that is noticed by reading
-            del self._unsent[: self._socket.send(self._unsent)]
-        if self._unsent:
-            self._loop.add_writer(self._socket, self._flush)
-        else:
-            self._loop.remove_writer(self._socket)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.write(b"".join(self._early))
 
-    def _read(self) -> None:
-        try:
-            data = self._socket.recv(_CHUNK)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._lost()
+    def data_received(self, data: bytes) -> None:
         for answer in self._messages.read(data):
             self._answered(answer)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._lost()
 
 
 def _problem(status: int, detail: str, headers: dict[str, str]) -> Problem:

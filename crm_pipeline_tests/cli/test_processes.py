@@ -19,8 +19,7 @@ from crm_pipeline.cli.processes import child, stoppable, usable_port, wait_until
 PARENT = (
     "import subprocess, sys, time\n"
     "inner = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
-    "print(inner.pid, flush=True)\n"
-    "try:\n    time.sleep(600)\n"
+    "try:\n    print(inner.pid, flush=True)\n    time.sleep(600)\n"
     "except KeyboardInterrupt:\n    inner.send_signal(2)\n    inner.wait()\n"
     "    print('in order', flush=True)\n"
 )
