@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeEngine
 
 from crm_pipeline import instants, jsonio
 from crm_pipeline.store.types import Instant
@@ -26,6 +27,10 @@ class _List(sa.TypeDecorator[Any]):
 
     impl = sa.Text
     cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """None on PostgreSQL: an array cast from a text is no constant, and held against every row."""
+        return dialect.type_descriptor(sa.types.NullType() if dialect.name == "postgresql" else sa.Text())
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str:
         """Take any collection of texts or numbers."""
