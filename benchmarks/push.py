@@ -19,11 +19,9 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from rounds import calls, compare, contend, crm
+from rounds import calls, compare, contend, crm, databases
 
 from crm_pipeline.store.engine import open_database, writing
-from crm_pipeline_tests.databases import Databases, PostgresDatabases, SqliteDatabases
-from crm_pipeline_tests.postgres import PostgresServer
 
 BATCH = 100
 _CONTENDERS = ("ours", "drt_batch", "floor")
@@ -40,11 +38,7 @@ def main() -> int:
     said = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="crm-bench-")))
-        kinds: dict[str, Databases] = {"sqlite": SqliteDatabases(folder)}
-        if "postgresql" in said.databases:
-            server = PostgresServer(durable=True)
-            stack.callback(server.close)
-            kinds["postgresql"] = PostgresDatabases(server.socket_folder, "bench")
+        kinds = stack.enter_context(databases(folder, said.databases))
         for kind in said.databases:
             for what in said.what:
                 with (

@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import requests
 
 from crm_pipeline.cli.output import console, table
 from crm_pipeline.cli.processes import usable_port, wait_until
+from crm_pipeline_tests.databases import Databases, PostgresDatabases, SqliteDatabases
+from crm_pipeline_tests.postgres import PostgresServer
 
 HERE = Path(__file__).parent
 PEERS = Path("var/bench/peers/bin/python").absolute()
@@ -46,6 +48,18 @@ def crm(folder: Path, contacts: int, *, page: int = 1000, delay_ms: float = 0.0)
     with process(str(HERE / "crm.py"), *map(str, said), log=folder / "crm.log"):
         until_up(port)
         yield f"http://127.0.0.1:{port}/contacts"
+
+
+@contextmanager
+def databases(folder: Path, kinds: Sequence[str]) -> Iterator[dict[str, Databases]]:
+    """Where databases of these kinds are made; PostgreSQL runs as long as the block does, and durably."""
+    found: dict[str, Databases] = {"sqlite": SqliteDatabases(folder)}
+    with ExitStack() as stack:
+        if "postgresql" in kinds:
+            server = PostgresServer(durable=True)
+            stack.callback(server.close)
+            found["postgresql"] = PostgresDatabases(server.socket_folder, "bench")
+        yield found
 
 
 def calls(url: str) -> int:

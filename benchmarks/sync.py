@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from rounds import calls, compare, contend, crm
+from rounds import calls, compare, contend, crm, databases
 
-from crm_pipeline_tests.databases import Databases, PostgresDatabases, SqliteDatabases
-from crm_pipeline_tests.postgres import PostgresServer
+from crm_pipeline_tests.databases import Databases
 
 PULLERS = ("ours", "dlt_merge", "floor")
 _SLOW_MS = 50.0
@@ -74,11 +73,7 @@ def main() -> int:
     said = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="crm-bench-")))
-        kinds: dict[str, Databases] = {"sqlite": SqliteDatabases(folder)}
-        if "postgresql" in said.databases:
-            server = PostgresServer(durable=True)
-            stack.callback(server.close)
-            kinds["postgresql"] = PostgresDatabases(server.socket_folder, "bench")
+        kinds = stack.enter_context(databases(folder, said.databases))
         for kind in said.databases:
             with crm(folder, said.contacts) as url:
                 stage = Stage(url, kinds[kind], folder, stack)
