@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial, wraps
-from threading import Event, Thread
+from threading import Event
 from typing import ParamSpec, Self, TypeVar
 
 from crm_pipeline.connectors.base import Page
-from crm_pipeline.connectors.halt import heed
+from crm_pipeline.connectors.halt import in_thread
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,10 +38,7 @@ def read_ahead(pages: Callable[P, Iterator[Page]]) -> Callable[P, Iterator[Page]
 
 
 class Beginner:
-    """Begins work in threads that nobody's end waits for: a request may take minutes.
-
-    At the end of the block, what is on the wire is left to itself, and nothing more is sent.
-    """
+    """Begins work in threads. At the end of the block, what is on the wire is left to itself, and nothing more is sent."""
 
     def __init__(self) -> None:
         """Nothing begun."""
@@ -60,11 +57,10 @@ class Beginner:
         coming: Future[T] = Future()
 
         def do() -> None:
-            heed(self._halt)
             try:
                 coming.set_result(work())
             except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
                 coming.set_exception(error)
 
-        Thread(target=do, name="ahead", daemon=True).start()
+        in_thread(do, self._halt)
         return coming

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextvars import ContextVar
 
 _halt: ContextVar[threading.Event | None] = ContextVar("_halt", default=None)
 
 
-def heed(halt: threading.Event) -> None:
-    """Let this thread send nothing more once ``halt`` is set."""
-    _halt.set(halt)
+def in_thread(work: Callable[[], None], halt: threading.Event) -> None:
+    """Do work in a thread that sends nothing more once ``halt`` is set.
+
+    No process that ends waits for it: a request may take minutes.
+    """
+
+    def do() -> None:
+        _halt.set(halt)
+        work()
+
+    threading.Thread(target=do, name="call", daemon=True).start()
 
 
 def halted() -> bool:

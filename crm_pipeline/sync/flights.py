@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from crm_pipeline.connectors.halt import heed
+from crm_pipeline.connectors.halt import in_thread
 
 What = TypeVar("What")
 Came = TypeVar("Came")
@@ -48,7 +49,7 @@ class Flights(Generic[What, Came]):
         if self._most == 1:
             self._fly(what, call)
         else:
-            threading.Thread(target=self._fly_alone, args=(what, call), name="call", daemon=True).start()
+            in_thread(partial(self._fly, what, call), self._halt)
 
     def landed(self, *, wait: bool) -> list[tuple[What, Came | BaseException]]:
         """What calls have brought, or how they failed, as they ended; with ``wait`` at least one."""
@@ -57,10 +58,6 @@ class Flights(Generic[What, Came]):
             found.append(self._landed.get())
         self.under_way -= len(found)
         return found
-
-    def _fly_alone(self, what: What, call: Callable[[], Came]) -> None:
-        heed(self._halt)
-        self._fly(what, call)
 
     def _fly(self, what: What, call: Callable[[], Came]) -> None:
         try:

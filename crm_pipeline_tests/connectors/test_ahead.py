@@ -137,7 +137,7 @@ def test_after_a_failure_nothing_more_is_sent(serve: Serve, connector: Connect) 
         next(pages)
     failed.set()
     for thread in threading.enumerate():
-        if thread.name == "ahead":
+        if thread.name == "call":
             thread.join(_PATIENCE)
     assert sorted(seen.query.get("page", "1") for seen in server.seen) == ["1", "2", "3"]
 
