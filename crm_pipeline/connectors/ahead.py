@@ -38,7 +38,7 @@ def read_ahead(pages: Callable[P, Iterator[Page]]) -> Callable[P, Iterator[Page]
 
 
 class Beginner:
-    """Begins work in threads. At the end of the block, what is on the wire is left to itself, and nothing more is sent."""
+    """Begins work in threads. After the block nothing more is sent; what is on the wire is left to itself."""
 
     def __init__(self) -> None:
         """Nothing begun."""

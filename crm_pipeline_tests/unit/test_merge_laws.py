@@ -273,10 +273,12 @@ def test_both_changed_to_the_same(base: Value, both: Value, rules: FieldRules) -
     assert not pushes(decision, rules)
 
 
-@given(values=st.lists(VALUES, min_size=1, max_size=4), rules=ANY_RULES)
-def test_what_is_passed_over_would_change_nothing(values: list[Value], rules: FieldRules) -> None:
+@given(one=VALUES, other=VALUES, places=st.tuples(*[st.booleans()] * 4), rules=ANY_RULES)
+def test_what_is_passed_over_would_change_nothing(
+    one: Value, other: Value, places: tuple[bool, bool, bool, bool], rules: FieldRules
+) -> None:
     """Where all four are the same, the merge itself finds nothing, under any rules."""
-    external, internal, external_shadow, internal_shadow = (*values, *values[-1:] * 3)[:4]
+    external, internal, external_shadow, internal_shadow = (one if place else other for place in places)
     if nothing_new(external, internal, external_shadow, internal_shadow):
         decision = merge_field(FieldState(external, internal, external_shadow, internal_shadow), rules)
         assert decision.verdict is Verdict.UNCHANGED
