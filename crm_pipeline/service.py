@@ -588,7 +588,7 @@ class ExternalCrmService(StatusReader):
         with writing(self.engine) as tx:
             now, counts = context.clock(), report.figures()
             state.finish_run(tx, row, now, state="done", counts=counts, api_calls=report.api_calls)
-            figures = self._calls.take() | {"runs_done": 1, "seconds": time.monotonic() - began}
+            figures = self._calls.take() | {"runs_done": 1, "seconds": report.duration_seconds}
             totals.add(tx, context.name, step, counts | figures)
         logs.step(step, self.run_id, "done", api_calls=report.api_calls, **counts)
         return report

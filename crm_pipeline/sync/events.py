@@ -254,7 +254,7 @@ def _modified_at(connection: Connection, payload: dict[str, Any]) -> datetime | 
         if path in payload and not path.startswith("created"):
             try:
                 text = read(payload[path])
-                return instants.from_text(text) if isinstance(text, str) else None
-            except (NotAValueError, ValueError):
+            except NotAValueError:
                 continue
+            return instants.from_text(text) if isinstance(text, str) else None
     return None

@@ -91,4 +91,6 @@ def test_a_pull_that_fails_reports_what_was_applied_meanwhile(
         world.crm.fault = lambda _where: None
         reports = service.sync(push=False)
     assert [report.counts.created for report in reports] == [3, 3]
+    told = {(row["step"], row["name"]): row["amount"] for row in world.rows("step_totals")}
+    assert told["apply", "created"] == 7
     assert len(world.ids()) == 7
