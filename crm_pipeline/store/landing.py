@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from crm_pipeline import jsonio
 from crm_pipeline.store import bulk, forgotten
 from crm_pipeline.store.bulk import one_of
 from crm_pipeline.store.tables import CURRENT, contacts, links
@@ -25,8 +26,14 @@ class Arrival(NamedTuple):  # a frozen dataclass takes three times as long to ma
     payload: str
     deleted: bool
     read_at: datetime
-    identity: str | None = None
-    """The WhatsApp id it names."""
+    whose: Callable[[Any], str | None] | None = None
+    """Tells the WhatsApp id that a record names. Asked only where somebody was forgotten."""
+
+    @property
+    def names(self) -> set[str]:
+        """Whatever it names somebody by."""
+        identity = self.whose(jsonio.loads(self.payload)) if self.whose is not None else None
+        return {self.external_id} if identity is None else {self.external_id, identity}
 
 
 class Landed(NamedTuple):  # as Arrival
@@ -74,18 +81,22 @@ def land(tx: Connection, connection: str, arrivals: Iterable[Arrival], run_id: s
         total += 1
         newest[arrival.external_id] = arrival
     known = _current(tx, connection, list(newest))
-    fresh = [arrival for key, arrival in newest.items() if key not in known]
-    changed = [
-        arrival
-        for key, arrival in newest.items()
-        if key in known and arrival.content_hash != known[key].content_hash
-    ]
-    if changed:
-        _replace(tx, [known[arrival.external_id].id for arrival in changed])
+    fresh: list[Arrival] = []
+    changed: list[Arrival] = []
+    replaced: list[int] = []
+    for key, arrival in newest.items():
+        row_id, content_hash = known.get(key, _UNKNOWN)
+        if not row_id:
+            fresh.append(arrival)
+        elif arrival.content_hash != content_hash:
+            changed.append(arrival)
+            replaced.append(row_id)
+    if replaced:
+        _replace(tx, replaced)
     if fresh or changed:
         bulk.insert(tx, records, [_row(arrival, connection, run_id) for arrival in [*fresh, *changed]])
     unchanged = total - len(fresh) - len(changed)
-    return LandingCounts(len(fresh), len(changed), unchanged, tuple(row.id for row in known.values()))
+    return LandingCounts(len(fresh), len(changed), unchanged, tuple(row_id for row_id, _ in known.values()))
 
 
 def waiting(tx: Connection, connection: str, limit: int, *, deletes: bool = True) -> list[Landed]:
@@ -116,11 +127,14 @@ def count_waiting(tx: Connection, connection: str, *, deletes: bool = True) -> i
     return tx.execute(sa.select(sa.func.count()).where(*where)).scalar_one()
 
 
+_THE_SAME = sa.and_(*(records.c[name] == links.c[name] for name in ("connection", "external_id")))
+
+
 def count_waiting_deletes(tx: Connection, connection: str) -> int:
     """How many of them would archive a contact: tombstones of records that are linked and not gone yet."""
     query = (
         sa.select(sa.func.count())
-        .select_from(records.join(links, sa.and_(*(records.c[name] == links.c[name] for name in _KEY))))
+        .select_from(records.join(links, _THE_SAME))
         .where(
             records.c.connection == connection,
             records.c.outcome.is_(None),
@@ -129,9 +143,6 @@ def count_waiting_deletes(tx: Connection, connection: str) -> int:
         )
     )
     return tx.execute(query).scalar_one()
-
-
-_KEY = ("connection", "external_id")
 
 
 def settle(tx: Connection, row_ids: Sequence[int], outcome: str, at: datetime) -> None:
@@ -205,6 +216,20 @@ def current_rows(tx: Connection, connection: str, external_ids: Sequence[str]) -
     return {row[0]: row[1] for row in tx.execute(query).all()}
 
 
+def linked(tx: Connection, connection: str, row_ids: Collection[int]) -> list[str]:
+    """Those of the records whose current rows these are that are linked and exist."""
+    query = sa.select(records.c.external_id).select_from(records.join(links, _THE_SAME))
+    where = (records.c.connection == connection, CURRENT, one_of(records.c.id, row_ids))
+    return list(tx.execute(query.where(*where, links.c.external_deleted_at.is_(None))).scalars())
+
+
+def linked_unseen(tx: Connection, connection: str) -> list[str]:
+    """Records that are linked and exist, and never landed."""
+    landed = sa.exists().where(_THE_SAME, CURRENT)
+    where = (links.c.connection == connection, links.c.external_deleted_at.is_(None), ~landed)
+    return list(tx.execute(sa.select(links.c.external_id).where(*where)).scalars())
+
+
 def made_anew(tx: Connection, connection: str) -> list[str]:
     """Records whose contacts were deleted and made again, and have to meet anew."""
     query = (
@@ -233,16 +258,21 @@ def of_known(tx: Connection, connection: str, arrivals: Sequence[Arrival]) -> It
     """Without those of people who were forgotten."""
     if not forgotten.any_of(tx, connection):
         return arrivals
-    names = {name for each in arrivals for name in (each.external_id, each.identity) if name is not None}
-    gone = forgotten.among(tx, connection, names)
-    return (each for each in arrivals if each.external_id not in gone and each.identity not in gone)
+    names = [each.names for each in arrivals]
+    gone = forgotten.among(tx, connection, set().union(*names))
+    return [each for each, its in zip(arrivals, names, strict=True) if not its & gone]
 
 
-def _current(tx: Connection, connection: str, external_ids: list[str]) -> dict[str, Any]:
-    query = sa.select(records.c.external_id, records.c.id, records.c.content_hash).where(
-        records.c.connection == connection, CURRENT, one_of(records.c.external_id, external_ids)
-    )
-    return {row[0]: row for row in tx.execute(query).all()}  # all: one by one costs twice as much
+_UNKNOWN = (0, "")
+_KNOWN = sa.select(records.c.external_id, records.c.id, records.c.content_hash).where(  # made once
+    records.c.connection == sa.bindparam("connection"), CURRENT, one_of(records.c.external_id, "ids")
+)
+
+
+def _current(tx: Connection, connection: str, external_ids: list[str]) -> dict[str, tuple[int, str]]:
+    """Row and content hash of those that have landed, by external id."""
+    rows = tx.execute(_KNOWN, {"connection": connection, "ids": external_ids}).all()  # one by one costs twice
+    return {external_id: (row_id, content_hash) for external_id, row_id, content_hash in rows}
 
 
 def _replace(tx: Connection, row_ids: list[int]) -> None:

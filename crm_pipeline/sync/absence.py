@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-
-from sqlalchemy.engine import Connection as Transaction
+from itertools import islice
 
 from crm_pipeline.store import landing, links, rejects
 from crm_pipeline.sync.arrivals import arrivals, tombstone
@@ -22,6 +21,7 @@ class Seen:
         """Nothing listed yet; ``last_row`` is the highest row that has landed."""
         self._last_row = last_row
         self._bits = bytearray(last_row // 8 + 1)
+        self._bits[0] = 1  # there is no row 0
 
     def add(self, rows: Iterable[int]) -> None:
         """The records of these rows were listed."""
@@ -35,6 +35,17 @@ class Seen:
             return False
         return row > self._last_row or bool(self._bits[row >> 3] & 1 << (row & 7))
 
+    def unlisted(self) -> Iterator[int]:
+        """The rows there were when it began that were not listed: of records, or of their older versions."""
+        for place, bits in enumerate(self._bits):
+            if bits != _ALL_LISTED:
+                for row in range(place << 3, min(place + 1 << 3, self._last_row + 1)):
+                    if not bits & 1 << (row & 7):
+                        yield row
+
+
+_ALL_LISTED = 0xFF
+
 
 def note_absent(context: Context, seen: Seen) -> None:
     """Land a tombstone for each linked record that is really gone; forget rejects of such records.
@@ -47,26 +58,20 @@ def note_absent(context: Context, seen: Seen) -> None:
     """
     # Looked up before any is asked for: what answers lands, and would count as listed.
     with context.read() as tx:
-        missing = [
-            each
-            for portion in links.each_external_id(tx, context.name)
-            for each in _unlisted(tx, context.name, portion, seen)
-        ]
-        rejected = {
-            reject.key: reject.id for reject in rejects.load(tx, context.name) if reject.source == "pull"
-        }
-        gone = [rejected[key] for key in _unlisted(tx, context.name, list(rejected), seen)]
+        missing = landing.linked_unseen(tx, context.name)
+        unlisted = seen.unlisted()
+        while rows := list(islice(unlisted, _LOOKED_UP_TOGETHER)):
+            missing += landing.linked(tx, context.name, rows)
+        rejected = [reject for reject in rejects.load(tx, context.name) if reject.source == "pull"]
+        current = landing.current_rows(tx, context.name, [reject.key for reject in rejected])
+        gone = [reject.id for reject in rejected if current.get(reject.key) not in seen]
     ask(context, missing)
     with context.write() as tx:
         rejects.dismiss(tx, context.name, gone, context.clock())
 
 
-def _unlisted(tx: Transaction, connection: str, external_ids: Sequence[str], seen: Seen) -> list[str]:
-    rows = landing.current_rows(tx, connection, external_ids)
-    return [each for each in external_ids if rows.get(each) not in seen]
-
-
 _ASKED_TOGETHER = 100
+_LOOKED_UP_TOGETHER = 1000
 
 
 def ask_for_rivals(context: Context, since: datetime | None, until: datetime) -> None:

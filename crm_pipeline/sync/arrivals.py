@@ -13,19 +13,19 @@ from crm_pipeline.sync.context import Context
 
 def arrivals(context: Context, records: Iterable[Record], read_at: datetime) -> Iterator[Arrival]:
     """Records that were asked for at ``read_at``, as they will be stored."""
+    whose = context.mapping.whose
     for record in records:
         payload = jsonio.dumps(record.payload)
         digest = jsonio.content_hash(("deleted:" if record.deleted else "") + payload)
-        identity = context.mapping.whose(record.payload)
         yield Arrival(
             # A record the CRM gives no id goes by its WhatsApp id, or else by its very content.
-            external_id=record.external_id or identity or f"content:{digest}",
+            external_id=record.external_id or whose(record.payload) or f"content:{digest}",
             modified_at=record.modified_at,
             content_hash=digest,
             payload=payload,
             deleted=record.deleted,
             read_at=read_at,
-            identity=identity,
+            whose=whose,
         )
 
 
