@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import pytest
+from alembic.script import ScriptDirectory
+
+from crm_pipeline import store
 from crm_pipeline.store.migrate import newest
 from crm_pipeline_tests.cli.conftest import Cli
 
@@ -20,6 +24,12 @@ def test_upgrade_brings_a_database_up_to_date(
     assert (first.code, first.json) == (0, {"before": None, "revision": newest()})
     assert second.json == {"before": newest(), "revision": newest()}
     assert cli("db", "status").out == f"The database is at revision {newest()}.\n"
+
+
+def test_the_newest_revision_is_the_one_alembic_ends_with() -> None:
+    """It is told by the files' names, since starting up needs no Alembic otherwise."""
+    folder = Path(store.__file__).parent / "migrations"
+    assert ScriptDirectory(str(folder)).get_heads() == [newest()]
 
 
 def test_a_database_that_is_away_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -223,6 +223,13 @@ def test_help_loads_nothing_heavy() -> None:
     assert done.stdout == "[]\n"
 
 
+def test_serving_needs_no_migrations() -> None:
+    """Alembic is a tenth of what the API imports, and every start imports it again."""
+    code = "import sys, crm_pipeline.api.protocol, crm_pipeline.service; print('alembic' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_it_runs_as_a_program(tmp_path: Path) -> None:
     """The installed command and ``python -m`` are the same: an answer on stdout, a failure on stderr."""
     command = [sys.executable, "-m", "crm_pipeline.cli.main"]
