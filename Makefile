@@ -12,9 +12,6 @@ SOURCES := crm_pipeline crm_pipeline_tests tools benchmarks
 # What a caller may add, as in: make test ARGS="-k merge"
 ARGS ?=
 
-# Tests start many processes, each of which would compile our modules anew.
-unexport PYTHONDONTWRITEBYTECODE
-
 .PHONY: help
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
