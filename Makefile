@@ -31,9 +31,10 @@ dev: setup ## Run the pipeline and its UI with your own .env
 up: setup ## Run everything as processes of their own, and start again what dies
 	@$(RUN) crm_pipeline.cli.main up $(ARGS)
 
+# Four even on two cores: tests wait for processes of their own, for clocks and for the disk.
 .PHONY: test
 test: $(VENV)/.installed-dev ## Run the whole test suite, PostgreSQL included; ARGS go to pytest
-	@$(RUN) pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal $(ARGS)
+	@$(RUN) pytest --numprocesses=4 --dist=worksteal $(ARGS)
 
 .PHONY: test-deep
 test-deep: $(VENV)/.installed-dev ## The convergence proof at length, and the bugs it must catch (an hour or more)
@@ -77,7 +78,7 @@ check-format:
 check-lint:
 	@$(RUN) ruff check --quiet $(SOURCES)
 check-types:
-	@$(RUN) mypy --no-error-summary
+	@$(RUN) mypy --no-error-summary --num-workers=2
 check-imports:
 	@$(VENV)/bin/lint-imports --no-logo
 check-dead-code:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,6 +26,13 @@ RANGE = {
     "dagster/asset_partition_range_start": "2026-03-01",
     "dagster/asset_partition_range_end": "2026-03-30",
 }
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """One in memory, as nothing here is about how Dagster keeps it: a file is opened anew for each event."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
 
 
 def _mode(mode: str) -> dict[str, Any]:

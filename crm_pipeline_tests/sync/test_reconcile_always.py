@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, run_state_machine_as_test
@@ -26,6 +27,8 @@ from crm_pipeline_tests.sync.reconciling import (
 )
 from crm_pipeline_tests.sync.two_sides import KINDS, PHONES, Wide, empty
 from crm_pipeline_tests.sync.world import World
+
+pytestmark = pytest.mark.timeout(7200)  # as for the model itself
 
 
 class Watched(Wide):

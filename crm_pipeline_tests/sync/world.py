@@ -92,8 +92,15 @@ class World:
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         """All rows of a table."""
+        return self.tables(table)[table]
+
+    def tables(self, *names: str) -> dict[str, list[dict[str, Any]]]:
+        """All rows of some tables, as they are at one moment."""
         with reading(self.engine) as tx:
-            return [dict(row) for row in tx.execute(sa.select(metadata.tables[table])).mappings()]
+            return {
+                name: [dict(row) for row in tx.execute(sa.select(metadata.tables[name])).mappings()]
+                for name in names
+            }
 
     def ids(self) -> set[str]:
         """All contacts."""
@@ -101,4 +108,6 @@ class World:
 
     def picture(self) -> dict[str, list[str]]:
         """Everything the sync may write, for saying that it wrote nothing."""
-        return {table: sorted(repr(row) for row in self.rows(table)) for table in WRITTEN_BY_SYNC}
+        return {
+            table: sorted(repr(row) for row in rows) for table, rows in self.tables(*WRITTEN_BY_SYNC).items()
+        }

@@ -62,44 +62,39 @@ def processes_of(folder: Path) -> list[str]:
     return found
 
 
-def test_once_shows_both_directions_and_leaves_nothing_behind(folder: Path) -> None:
-    """Exit code 0, every check held, no process left; the same again on top of the first."""
-    for _ in range(2):
-        done = subprocess.run(
-            [*DEMO, *ports(), "--once", "--contacts", "150"],
-            cwd=folder,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        document: dict[str, Any] = json.loads(done.stdout)
-        assert document["held"] is True
-        second = {step["step"]: step for step in document["steps"] if step["sync"] == "second"}
-        assert (second["apply"]["created"], second["apply"]["updated"]) == (3, 12)
-        assert (second["push"]["created"], second["push"]["updated"]) == (2, 8)
-        told = {step["step"]: step for step in document["steps"] if step["sync"] == "webhooks"}
-        assert (told["receive"]["seen"], told["receive"]["rejected"]) == (4, 1)
-        assert (told["apply"]["created"], told["apply"]["updated"]) == (1, 1)
-        assert processes_of(folder) == []
+def assert_shown(stdout: str) -> None:
+    """Every check held, and each sync did what the demo says it does."""
+    document: dict[str, Any] = json.loads(stdout)
+    assert document["held"] is True
+    second = {step["step"]: step for step in document["steps"] if step["sync"] == "second"}
+    assert (second["apply"]["created"], second["apply"]["updated"]) == (3, 12)
+    assert (second["push"]["created"], second["push"]["updated"]) == (2, 8)
+    told = {step["step"]: step for step in document["steps"] if step["sync"] == "webhooks"}
+    assert (told["receive"]["seen"], told["receive"]["rejected"]) == (4, 1)
+    assert (told["apply"]["created"], told["apply"]["updated"]) == (1, 1)
 
 
-def test_it_stays_up_until_it_is_told_to_end(folder: Path) -> None:
-    """As a background job: UI and API answer, a second demo is refused, SIGTERM ends all processes."""
+def test_once_leaves_nothing_behind_and_the_same_again_stays_up(folder: Path) -> None:
+    """Both directions are shown, and again on top of the first: as a background job, until SIGTERM.
+
+    While it is up, UI and API answer and another demo is refused; afterwards no process is left.
+    """
+    demo = [*DEMO, *ports(), "--contacts", "150"]
+    done = subprocess.run(
+        [*demo, "--once"], cwd=folder, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert_shown(done.stdout)
+    assert processes_of(folder) == []
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does with background jobs
     try:
         process = subprocess.Popen(
-            [*DEMO, *ports(), "--contacts", "100"],
-            cwd=folder,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+            demo, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
     finally:
         signal.signal(signal.SIGINT, before)
     with process:
+        assert process.stdout is not None
         assert process.stderr is not None
         said: list[str] = []
         while not said or not said[-1].startswith("Ctrl-C"):
@@ -120,6 +115,7 @@ def test_it_stays_up_until_it_is_told_to_end(folder: Path) -> None:
         assert processes_of(folder)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 0
+        assert_shown(process.stdout.read())
     wait_until(lambda: processes_of(folder) == [], seconds=10, what="the end of all processes")
 
 

@@ -28,8 +28,6 @@ UNKNOWN_ENDS = (
 )
 """Faults after which nobody knows whether a write was applied."""
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture(scope="module")
 def shared(sqlite_databases: SqliteDatabases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:

@@ -18,8 +18,6 @@ from crm_pipeline_tests.system.stage import Stage, crm_of, on_stage
 
 RANDOM_SEED = 20_250_101
 
-pytestmark = pytest.mark.timeout(300)  # a process costs a second of a busy machine
-
 
 class MakeStage(Protocol):
     """A stage with so many contacts in the CRM."""

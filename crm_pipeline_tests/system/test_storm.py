@@ -14,8 +14,6 @@ from crm_pipeline_tests.databases import SqliteDatabases, migrate, postgres_url
 from crm_pipeline_tests.postgres import PostgresServer
 from crm_pipeline_tests.system.storm import Storm, crashed, locked, storm
 
-pytestmark = pytest.mark.timeout(180)  # processes start slowly on a busy machine
-
 
 @pytest.fixture
 def server() -> Iterator[PostgresServer]:
