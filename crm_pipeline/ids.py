@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 
 _RANDOM_BYTES = 10
@@ -14,4 +14,4 @@ def new_id() -> str:
     Later ones sort later: in an index they stand together at its end. Random ones each changed
     a page of their own, and a commit wrote all of them.
     """
-    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(_RANDOM_BYTES)}"
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(_RANDOM_BYTES).hex()}"
