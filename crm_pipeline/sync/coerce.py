@@ -200,6 +200,8 @@ def _instant(zone: ZoneInfo) -> Coercer:
         if value is None:
             return None
         try:
+            if value.__class__ is datetime and value.tzinfo is UTC:
+                return instants.to_text(value)
             return _instant_text(value, zone)
         except (ValueError, OverflowError):
             if _is_empty(value):

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection as Transaction
 
 from crm_pipeline import jsonio
 from crm_pipeline.connectors.base import Write
-from crm_pipeline.ids import new_id
+from crm_pipeline.ids import new_ids
 from crm_pipeline.store import contacts, intents, landing, ledger, links, rejects
 from crm_pipeline.store.contacts import StoredContact
 from crm_pipeline.store.intents import Intent
@@ -44,7 +44,7 @@ class Batch:
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     """Of contacts that need no write, or cannot be written."""
     links: dict[str, Link] = field(default_factory=dict)
-    """Of the contacts that have one, by contact, as it stands when the intents are stored."""
+    """Of the contacts that are written and have one, as it stands when the intents are stored."""
     waiting: int = 0
     """Contacts left for a later run, because the end of an earlier write is unknown."""
 
@@ -65,12 +65,12 @@ class _Planner:
         self._context, self._tx, self._now = context, tx, context.clock()
         name = context.name
         self._links = {link.contact_id: link for link in links.load_by_contact(tx, name, keys)}
-        self.batch.links = self._links
         unlinked = [key for key in keys if key not in self._links]
         self._twins = twins(tx, name, context.mapping.region, unlinked, self._now)
         self._held = ledger.open_fields(tx, name, keys)
         self._unsettled = intents.open_of(tx, name, keys)
         self._records = landing.payloads(tx, name, [link.external_id for link in self._links.values()])
+        self._ids = new_ids(len(keys))
         self._settled: list[tuple[str, int]] = []
         self._refused: list[NewReject] = []
         self._cleared: list[str] = []
@@ -104,6 +104,8 @@ class _Planner:
             self._settle(contact, planned)
         else:
             self.batch.writes.append(self._intended(planned))
+            if link is not None:
+                self.batch.links[contact.id] = link
 
     def _is_wanted_again(self, contact: StoredContact, link: Link) -> bool:
         """Whether somebody took the contact out of the archive, though its record is deleted."""
@@ -161,7 +163,7 @@ class _Planner:
 
     def _intended(self, planned: PlannedWrite) -> IntendedWrite:
         intent = Intent(
-            id=new_id(),
+            id=next(self._ids),
             contact_id=planned.contact_id,
             external_id=planned.external_id,
             before=planned.before,

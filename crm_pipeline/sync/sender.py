@@ -115,8 +115,8 @@ class Sender:
         writes = [planned.write for planned in part]
         write = partial(self._context.connector.write, writes)
         self._calls.start(Sent(part, self._context.clock()), write)
-        if self._calls.are_full():  # till then, answers gather: together they cost one transaction
-            self._take(wait=False)
+        if self._calls.are_full() and self._calls.have_landed():
+            self._take(wait=False)  # till then, answers gather: together they cost one transaction
 
     def _take(self, *, wait: bool) -> None:
         """Confirm what has come in.
