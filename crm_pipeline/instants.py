@@ -19,10 +19,12 @@ def to_text(instant: datetime) -> str:
         ValueError: the instant is naive.
         OverflowError: it lies outside the years 1 to 9999 in UTC.
     """
-    if instant.tzinfo is None:
-        msg = "a naive time is no instant"
-        raise ValueError(msg)
-    text = orjson.dumps(instant.astimezone(UTC), option=orjson.OPT_UTC_Z)[1:-1].decode()
+    if instant.tzinfo is not UTC:
+        if instant.tzinfo is None:
+            msg = "a naive time is no instant"
+            raise ValueError(msg)
+        instant = instant.astimezone(UTC)
+    text = orjson.dumps(instant, None, orjson.OPT_UTC_Z)[1:-1].decode()
     return text if "." in text else f"{text[:-1]}.000000Z"  # Python's isoformat takes four times as long
 
 

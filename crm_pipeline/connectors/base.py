@@ -52,8 +52,7 @@ class Window:
     until: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(NamedTuple):  # as Record
     """One record to be created (no ``external_id``) or changed."""
 
     key: str
@@ -99,8 +98,7 @@ class WriteStatus(StrEnum):
     read back before repeating."""
 
 
-@dataclass(frozen=True, slots=True)
-class WriteResult:
+class WriteResult(NamedTuple):  # as Record
     """The CRM's answer to one write."""
 
     status: WriteStatus

@@ -67,8 +67,11 @@ def _check_depth(found: Json, most: int) -> None:
 
 def dig(found: Json, path: str) -> Json:
     """Value at a dotted path, None where there is none. A key that holds dots itself wins."""
-    if isinstance(found, dict) and path in found:
-        return found[path]
+    if isinstance(found, dict):
+        if path in found:
+            return found[path]
+        if "." not in path:
+            return None
     for name in path.split("."):
         if isinstance(found, dict):
             found = found.get(name)

@@ -20,6 +20,7 @@ carries the record's id (of a change: the very id sent), and no error.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from crm_pipeline.connection import BatchCall
@@ -70,6 +71,16 @@ def status_of(code: int, *, creating: bool) -> WriteStatus:
     return WriteStatus.REFUSED if of_content else WriteStatus.UNKNOWN
 
 
+class _Told(NamedTuple):
+    """One result of a batch."""
+
+    row: Json
+    record: Json
+    """The record inside it, or the result itself."""
+    id: str | None
+    """Of the record."""
+
+
 class Verdicts:
     """Reads answers to writes the way a connection describes them."""
 
@@ -101,21 +112,24 @@ class Verdicts:
             return None
         if len(rows) != len(writes):
             return None
-        ids = [self._named(row, call) for row in rows]
+        told = [self._told(row, call) for row in rows]
         sent = [write.external_id for write in writes]
-        if any(row_id not in {None, own} for row_id, own in zip(ids, sent, strict=True) if own is not None):
-            by_id = dict(zip(ids, rows, strict=True))
+        if any(
+            each.id is not None and own is not None and each.id != own
+            for each, own in zip(told, sent, strict=True)
+        ):
+            by_id = {each.id: each for each in told}
             if len(by_id) != len(rows) or by_id.keys() != set(sent):
                 return None  # results of other records: whose is whose, no one can tell
-            rows = [by_id[own] for own in sent]
+            told = [by_id[own] for own in sent]
         proven = is_success(answer.status)
-        return [self._row(row, write, call, proven) for row, write in zip(rows, writes, strict=True)]
+        return [self._row(each, write, call, proven) for each, write in zip(told, writes, strict=True)]
 
-    def _row(self, row: Json, write: Write, call: BatchCall, proven: bool) -> WriteResult:  # noqa: FBT001
+    def _row(self, result: _Told, write: Write, call: BatchCall, proven: bool) -> WriteResult:  # noqa: FBT001
+        row, inner, external_id = result
         told = dig(row, call.result_status)
         status = _status_told(told, creating=write.external_id is None)
         failed = bool(dig(row, call.result_error)) or says_failure(row)
-        external_id = self._named(row, call)
         if status is None and failed:
             status = _status_inside(row, write)
         elif status is None and proven and external_id is not None:
@@ -125,20 +139,17 @@ class Verdicts:
             return WriteResult(WriteStatus.UNKNOWN, write.external_id, reason=text)
         if status is not WriteStatus.WRITTEN:
             return _failed(status, told, row, write)
-        inner = self._inner(row, call)
         if inner is row and isinstance(told, int):
             inner = {name: value for name, value in row.items() if name != call.result_status}
         record = self._reader.record(inner) if isinstance(inner, dict) else None
         return _written(write, record, external_id)
 
-    def _named(self, row: Json, call: BatchCall) -> str | None:
-        """Id of the record a result is about."""
-        return self._reader.id_of(self._inner(row, call)) or self._reader.id_of(row)
-
-    def _inner(self, row: Json, call: BatchCall) -> Json:
-        """Record inside a result, or the result itself."""
+    def _told(self, row: Json, call: BatchCall) -> _Told:
+        """A batch's result, and the record it is about."""
         inner = dig(row, call.result_record) if call.result_record else self._reader.wrapped(row)
-        return row if inner is None else inner
+        if inner is None:
+            inner = row
+        return _Told(row, inner, self._reader.id_of(inner) or self._reader.id_of(row))
 
     def _body(self, answer: Answer) -> Json:
         """Body of an answer, None where it is no JSON."""

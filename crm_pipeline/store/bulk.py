@@ -17,7 +17,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeEngine
 
 from crm_pipeline import instants, jsonio
-from crm_pipeline.store.types import Instant
+from crm_pipeline.store.types import Instant, Json
 
 T = TypeVar("T")
 
@@ -117,11 +117,26 @@ def update(tx: Connection, table: sa.Table, keys: Sequence[str], rows: Sequence[
     if not rows:
         return
     names = (*(name for name in rows[0] if name not in keys), *keys)
-    mark = "%s" if tx.dialect.name == "postgresql" else "?"
-    given = [f'"{name}" = {mark}' for name in names]
-    values, where = ", ".join(given[: -len(keys)]), " AND ".join(given[-len(keys) :])
-    statement = f'UPDATE "{table.name}" SET {values} WHERE {where}'  # noqa: S608 - our own names
-    tx.exec_driver_sql(statement, _values(tx, table, names, rows))
+    statement, values = _update(table, tuple(keys), names, tx.dialect), _values(tx, table, names, rows)
+    if tx.dialect.name == "postgresql":
+        text = jsonio.dumps([dict(zip(names, row, strict=True)) for row in values])
+        tx.exec_driver_sql(statement, (text,))
+    else:
+        tx.exec_driver_sql(statement, values)
+
+
+@lru_cache(maxsize=64)
+def _update(table: sa.Table, keys: tuple[str, ...], names: tuple[str, ...], dialect: Dialect) -> str:
+    """An update by ``keys``. PostgreSQL gets all rows at once: one by one takes many times as long."""
+    together = dialect.name == "postgresql"
+    given = {name: f'"{name}" = ' + (f'new."{name}"' if together else "?") for name in names}
+    source = ""
+    if together:
+        kinds = ", ".join(f'"{name}" {table.c[name].type.compile(dialect)}' for name in names)
+        source = f" FROM json_to_recordset(CAST(%s AS json)) AS new({kinds})"
+    values = ", ".join(given[name] for name in names if name not in keys)
+    where = " AND ".join(f'"{table.name}".{given[name]}' for name in keys)
+    return f'UPDATE "{table.name}" SET {values}{source} WHERE {where}'  # noqa: S608 - our own names
 
 
 def _values(
@@ -165,13 +180,20 @@ def _processors(
 ) -> tuple[Callable[[Any], Any] | None, ...]:
     """What makes of each column's value the one that the driver takes."""
     return tuple(
-        _moment
-        if isinstance(table.c[name].type, Instant)
-        else table.c[name].type.dialect_impl(dialect).bind_processor(dialect)
+        _OURS.get(type(table.c[name].type))
+        or table.c[name].type.dialect_impl(dialect).bind_processor(dialect)
         for name in names
     )
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else jsonio.dumps(value)
 
 
 def _moment(value: datetime | str | None) -> str | None:
     """An instant as text: both databases take it, and PostgreSQL's driver takes longer over a datetime."""
     return instants.to_text(value) if isinstance(value, datetime) else value
+
+
+_OURS: dict[type, Callable[[Any], Any]] = {Instant: _moment, Json: _json}
+"""Asked past SQLAlchemy's own way, which makes three calls of each."""

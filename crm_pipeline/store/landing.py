@@ -69,6 +69,22 @@ class LandingCounts:
     """Rows of the records that were known, as they stood before."""
 
 
+# Made once, as those of contacts.
+_THESE = (
+    records.c.connection == sa.bindparam("of"),
+    CURRENT,
+    one_of(records.c.external_id, "ids"),
+)
+_PAYLOADS = sa.select(records.c.external_id, records.c.payload).where(*_THESE)
+_CURRENT_OF = sa.select(records.c.external_id, records.c.id, records.c.content_hash).where(*_THESE)
+_DISTRUST = records.update().where(*_THESE, records.c.content_hash != "").values(content_hash="")
+_SETTLE_CURRENT = (
+    records.update()
+    .where(*_THESE, records.c.outcome.is_(None))
+    .values(outcome=sa.bindparam("ended"), applied_at=sa.bindparam("at", type_=records.c.applied_at.type))
+)
+
+
 def land(tx: Connection, connection: str, arrivals: Iterable[Arrival], run_id: str) -> LandingCounts:
     """Store what is new; content that is already the current one costs nothing.
 
@@ -85,12 +101,11 @@ def land(tx: Connection, connection: str, arrivals: Iterable[Arrival], run_id: s
     changed: list[Arrival] = []
     replaced: list[int] = []
     for key, arrival in newest.items():
-        row_id, content_hash = known.get(key, _UNKNOWN)
-        if not row_id:
+        if key not in known:
             fresh.append(arrival)
-        elif arrival.content_hash != content_hash:
+        elif arrival.content_hash != known[key][1]:
             changed.append(arrival)
-            replaced.append(row_id)
+            replaced.append(known[key][0])
     if replaced:
         _replace(tx, replaced)
     if fresh or changed:
@@ -156,21 +171,15 @@ def settle_current(
 ) -> None:
     """Say where the current versions of these records ended, without applying them."""
     if external_ids:
-        statement = records.update().where(
-            records.c.connection == connection,
-            CURRENT,
-            records.c.outcome.is_(None),
-            one_of(records.c.external_id, external_ids),
-        )
-        tx.execute(statement.values(outcome=outcome, applied_at=at))
+        tx.execute(_SETTLE_CURRENT, {"of": connection, "ids": external_ids, "ended": outcome, "at": at})
 
 
 def payloads(tx: Connection, connection: str, external_ids: Sequence[str]) -> dict[str, str]:
     """The records as last read, as JSON text, by external id."""
-    query = sa.select(records.c.external_id, records.c.payload).where(
-        records.c.connection == connection, CURRENT, one_of(records.c.external_id, external_ids)
-    )
-    return {row.external_id: row.payload for row in tx.execute(query)}
+    if not external_ids:
+        return {}
+    rows = tx.execute(_PAYLOADS, {"of": connection, "ids": external_ids}).all()
+    return {row[0]: row[1] for row in rows}
 
 
 def wait_again(
@@ -195,12 +204,7 @@ def wait_again(
 def distrust(tx: Connection, connection: str, external_ids: Sequence[str]) -> None:
     """Let the next reading of these records count as new, even with the same content."""
     if external_ids:
-        where = (
-            records.c.connection == connection,
-            CURRENT,
-            one_of(records.c.external_id, external_ids),
-        )
-        tx.execute(records.update().where(*where).values(content_hash=""))
+        tx.execute(_DISTRUST, {"of": connection, "ids": external_ids})
 
 
 def last_row(tx: Connection) -> int:
@@ -263,15 +267,9 @@ def of_known(tx: Connection, connection: str, arrivals: Sequence[Arrival]) -> It
     return [each for each, its in zip(arrivals, names, strict=True) if not its & gone]
 
 
-_UNKNOWN = (0, "")
-_KNOWN = sa.select(records.c.external_id, records.c.id, records.c.content_hash).where(  # made once
-    records.c.connection == sa.bindparam("connection"), CURRENT, one_of(records.c.external_id, "ids")
-)
-
-
 def _current(tx: Connection, connection: str, external_ids: list[str]) -> dict[str, tuple[int, str]]:
     """Row and content hash of those that have landed, by external id."""
-    rows = tx.execute(_KNOWN, {"connection": connection, "ids": external_ids}).all()  # one by one costs twice
+    rows = tx.execute(_CURRENT_OF, {"of": connection, "ids": external_ids}).all()  # one by one costs twice
     return {external_id: (row_id, content_hash) for external_id, row_id, content_hash in rows}
 
 

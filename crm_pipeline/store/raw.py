@@ -11,7 +11,8 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
-from sqlalchemy.types import TypeDecorator
+
+from crm_pipeline.store.types import Instant, Json, OpenJson
 
 
 class Columns:
@@ -21,9 +22,9 @@ class Columns:
         """Take them; ``raw`` is what to select."""
         self.names = tuple(column.name for column in columns)
         self._odd = [
-            (place, column.type)
+            (place, column.type.decode)
             for place, column in enumerate(columns)
-            if isinstance(column.type, TypeDecorator)
+            if isinstance(column.type, Instant | Json | OpenJson)
         ]
         odd = {place for place, _ in self._odd}
         self.raw = tuple(
@@ -33,11 +34,12 @@ class Columns:
 
     def rows(
         self, tx: Connection, query: sa.Select[Any], parameters: Mapping[str, Any] | None = None
-    ) -> list[list[Any]]:
+    ) -> list[tuple[Any, ...]]:
         """All rows of a query that selects ``raw``."""
-        found = [list(row) for row in tx.execute(query, parameters).all()]
-        for place, kind in self._odd:
-            for row in found:
-                if row[place] is not None:
-                    row[place] = kind.process_result_value(row[place], tx.dialect)
-        return found
+        columns: list[Sequence[Any]] = list(zip(*tx.execute(query, parameters).all(), strict=True))
+        if columns:
+            for place, decode in self._odd:
+                given = columns[place]
+                if given.count(None) < len(given):
+                    columns[place] = [None if value is None else decode(value) for value in given]
+        return list(zip(*columns, strict=True))

@@ -38,12 +38,15 @@ class Instant(sa.TypeDecorator[datetime]):
             return instants.from_text(value) if isinstance(value, str) else value
         return value if isinstance(value, str) else instants.to_text(value)
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:  # noqa: ARG002
         """Give an aware datetime in UTC, or text that is no time."""
-        if value is None:
-            return None
-        if dialect.name == "postgresql" and not isinstance(value, str):
-            return value.astimezone(UTC)
+        return None if value is None else self.decode(value)
+
+    @staticmethod
+    def decode(value: Any) -> Any:
+        """As above, of a value that is there; both drivers' values differ in kind."""
+        if isinstance(value, datetime):
+            return value if value.tzinfo is UTC else value.astimezone(UTC)
         try:
             return instants.from_text(value)
         except (TypeError, ValueError):
@@ -62,7 +65,9 @@ class Json(sa.TypeDecorator[Any]):
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002
         """Decode."""
-        return None if value is None else jsonio.loads(value)
+        return None if value is None else self.decode(value)
+
+    decode = staticmethod(jsonio.loads)
 
 
 class OpenJson(sa.TypeDecorator[Any]):
@@ -90,6 +95,11 @@ class OpenJson(sa.TypeDecorator[Any]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:  # noqa: ARG002
         """Decode on SQLite."""
+        return self.decode(value)
+
+    @staticmethod
+    def decode(value: Any) -> dict[str, Any]:
+        """Decode whatever is there."""
         if isinstance(value, str):
             try:
                 value = jsonio.loads(value)

@@ -177,8 +177,11 @@ def _boolean(value: Any) -> Value:
 def _choice(spec: Spec) -> Coercer:
     known = {choice.casefold(): choice for choice in spec.choices}
     known |= {name.strip().casefold(): choice for name, choice in spec.synonyms.items()}
+    exact = {choice for choice in spec.choices if known[choice.casefold()] == choice}
 
     def coerce(value: Any) -> Value:
+        if value.__class__ is str and value in exact:
+            return str(value)
         if _is_empty(value):
             return None
         if not isinstance(value, str):
@@ -197,6 +200,8 @@ def _instant(zone: ZoneInfo) -> Coercer:
         if value is None:
             return None
         try:
+            if value.__class__ is datetime and value.tzinfo is UTC:
+                return instants.to_text(value)
             return _instant_text(value, zone)
         except (ValueError, OverflowError):
             if _is_empty(value):
@@ -291,6 +296,8 @@ def same(left: Value, right: Value) -> bool:
 
 def comparable(text: str) -> str:
     """Text as ``same`` compares it."""
+    if text.isascii() and "\r" not in text:
+        return text.strip()
     import unicodedata  # noqa: PLC0415 - only where two texts differ
 
     return unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n")).strip()

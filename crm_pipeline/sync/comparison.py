@@ -20,10 +20,9 @@ from crm_pipeline.sync.listed import Listed, Row, Shape
 from crm_pipeline.sync.mapping import Values
 from crm_pipeline.sync.merge import ABSENT, CONFLICTS, FieldRules, FieldState, changed, merge_field, to_push
 from crm_pipeline.sync.parity import WHOLE, Drift, Kind, Known, ReconcileReport
-from crm_pipeline.sync.plan import PlannedWrite, plan_write
+from crm_pipeline.sync.plan import PlannedWrite, plan_write, to_write
 from crm_pipeline.sync.selection import takes_part
 from crm_pipeline.sync.unsettled import Pair, unsettled
-from crm_pipeline.sync.workset import flat
 
 PORTION = 1000
 """Links, records or contacts looked up together."""
@@ -125,7 +124,7 @@ class Comparison:
             elif contact.archived_at is not None or link.external_deleted_at is not None:
                 self._known(Known.GONE)
             elif there:
-                values, _ = self._mapping.canonical(flat(contact.data))
+                values, _ = self._mapping.canonical(contact.data)
                 pairs.append(Pair(link, contact, values, at))
             elif at >= 0 and (reason := self._listed.row(at).reason) is not None:
                 self._known(reason)
@@ -231,7 +230,7 @@ class Comparison:
         """Whether a rule keeps a record out, as the sync would say."""
         if row.form.shape is Shape.READ:
             rules = self._context.connection.select.inward
-            known = self._mapping.canonical(flat(contact.data))[0] if contact is not None else None
+            known = self._mapping.canonical(contact.data)[0] if contact is not None else None
             return None if takes_part(rules, row.said, known) else Known.RULE
         return Known.RULE if row.form.shape is Shape.LEFT_OUT else None
 
@@ -280,7 +279,7 @@ class Comparison:
             refused = intents.refused_versions(tx, name, keys)
             rejected = rejects.attempts(tx, name, "push", keys)
         for contact in found:
-            values, _ = self._mapping.canonical(flat(contact.data))
+            values, _ = self._mapping.canonical(contact.data)
             if self._listed.claims(str(values["id"])) >= 0:
                 continue  # counted with the record
             if contact.archived_at is not None:
@@ -298,10 +297,11 @@ class Comparison:
     def _compare_unsent(self, contact: StoredContact) -> None:
         """A contact that nothing waits to tell the CRM of: would there be anything to tell?"""
         mapping, translator = self._mapping, self._context.translator
-        raw, version = flat(contact.data), contact.row_version
+        canonical = mapping.canonical(contact.data)
+        dirty = to_write(mapping, canonical[0], None, ())
         try:
             planned = plan_write(
-                mapping, translator, contact.id, version, mapping.canonical(raw), None, (), None
+                mapping, translator, contact.id, contact.row_version, canonical, None, dirty, None
             )
         except RecordRejected:
             self._known(Known.REJECTED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -45,12 +45,15 @@ class Answered:
     """Our clock just before the call."""
 
 
+NO_LINKS: Mapping[str, Link] = {}
+
+
 class Confirmation:
     """Settles the rows of answered calls, in one transaction."""
 
-    def __init__(self, context: Context, tx: Transaction) -> None:
-        """Nothing is settled yet."""
-        self._context, self._tx = context, tx
+    def __init__(self, context: Context, tx: Transaction, known: Mapping[str, Link] = NO_LINKS) -> None:
+        """Nothing is settled yet. ``known``: links as they stand, by contact; others are loaded."""
+        self._context, self._tx, self._known = context, tx, known
         self._now = self._asked_at = context.clock()
         self._new_links: list[Link] = []
         self._links: list[Link] = []
@@ -87,7 +90,9 @@ class Confirmation:
     def _load(self, answers: Sequence[Answered]) -> None:
         tx, name = self._tx, self._context.name
         keys = self._keys = [planned.intent.contact_id for answer in answers for planned in answer.sent]
-        self._link_of = {link.contact_id: link for link in links.load_by_contact(tx, name, keys)}
+        self._link_of = {key: self._known[key] for key in keys if key in self._known}
+        others = [key for key in keys if key not in self._link_of]
+        self._link_of |= {link.contact_id: link for link in links.load_by_contact(tx, name, others)}
         self._owner = links.owners(tx, name, self._strange(answers))
         self._failures = rejects.attempts(tx, name, "push", keys)
 

@@ -43,6 +43,10 @@ class Flights(Generic[What, Came]):
         """Whether no other call may be started."""
         return self.under_way >= self._most
 
+    def have_landed(self) -> bool:
+        """Whether all that are under way have ended."""
+        return self._landed.qsize() >= self.under_way
+
     def start(self, what: What, call: Callable[[], Came]) -> None:
         """Make a call about something."""
         self.under_way += 1

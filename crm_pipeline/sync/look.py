@@ -21,18 +21,22 @@ class Look:
         """``done``: everything has just been pulled, and there is nothing to look at."""
         self._context, self._done = context, done
 
-    def at(self, contacts: Sequence[str]) -> None:
+    def at(self, contacts: Sequence[str]) -> bool:
         """Bring the records of contacts up to date, and find records made meanwhile.
+
+        Returns:
+            Whether anything may have been applied.
 
         Raises:
             ConnectorError: the CRM could not be asked.
         """
         if self._done:
-            return
+            return False
         if self._context.connector.reads_by_modified or not self._ask(contacts):
             pull_new(self._context)
             apply_landed(self._context)
             self._done = True
+        return True
 
     def _ask(self, contacts: Sequence[str]) -> bool:
         """Ask for single records; False where the CRM cannot be asked for one it may have."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol, TypeAlias
 from zoneinfo import ZoneInfo
 
@@ -68,6 +69,14 @@ class Translator(Protocol):
         """
 
 
+_Rule: TypeAlias = tuple[str, str, tuple[str, ...], Coercer, bool]
+"""A field's name, its key or the paths to be tried, and what becomes of the value found."""
+
+
+_MANY_KEYS = 200
+"""A record with more of them has names of its own, which are not kept."""
+
+
 class FieldMapping:
     """The mapping a connection describes."""
 
@@ -80,11 +89,18 @@ class FieldMapping:
         """Names of fields that share the column ``custom``."""
         self.empty_columns = dict.fromkeys(name for name in self.fields if name not in self.own)
         """The columns of all other fields, empty."""
-        self._read_rules = [
-            (field.name, field.paths, needs_walk(field.paths), field.coerce, field.nullable)
+        self._read = [
+            (field, needs_walk(field.paths))
             for field in self.fields.values()
             if field.type is not FieldType.WHATSAPP_ID and not field.parts
         ]
+        self._rules_for = lru_cache(maxsize=256)(self._rules)
+        self._empty = dict.fromkeys(self.fields)
+        columns = [name for name in self.fields if name not in self.own]
+        self._column_rules = (columns, [self.fields[name].coerce_internal for name in columns])
+        own = [name for name in self.fields if name in self.own]
+        self._own_rules = (own, [self.fields[name].coerce_internal for name in own])
+        self._needed = [name for name, field in self.fields.items() if not field.nullable]
         self._part_rules = [field for field in self.fields.values() if field.parts]
         self.empty = connection.records.empty
         writing = connection.writing
@@ -101,12 +117,10 @@ class FieldMapping:
         reasons: dict[str, str] = {}
         values = self._identity(record, reasons)
         empty = self.empty
-        for name, paths, walk, coerce, nullable in self._read_rules:
-            for path in paths:
-                raw = get(record, path) if walk else record.get(path, MISSING)
-                if raw is not MISSING:
-                    break
-            else:
+        rules = self._rules(record) if len(record) > _MANY_KEYS else self._rules_for(tuple(record))
+        for name, key, walked, coerce, nullable in rules:
+            path, raw = _first(record, walked) if walked else (key, record[key])
+            if raw is MISSING:
                 continue
             try:
                 value = coerce(None if raw == empty else raw)
@@ -120,6 +134,19 @@ class FieldMapping:
         if reasons:
             raise RecordRejected(reasons)
         return values
+
+    def _rules(self, keys: Collection[str]) -> list[_Rule]:
+        """What to read of a record with these keys: the first name of each field that is there.
+
+        Kept, since records come with the same keys again and again. Paths inside values are tried in each.
+        """
+        rules: list[_Rule] = []
+        for field, walk in self._read:
+            there = [path for path in field.paths if path in keys]
+            if walk or there:
+                walked, key = (field.paths, "") if walk else ((), there[0])
+                rules.append((field.name, key, walked, field.coerce, field.nullable))
+        return rules
 
     def _read_parts(
         self, field: CompiledField, record: dict[str, Any], values: Values, reasons: dict[str, str]
@@ -143,32 +170,37 @@ class FieldMapping:
     ) -> dict[str, Any]:
         """Changed fields in the CRM's own shape. See ``Translator.to_external``."""
         payload: dict[str, Any] = {}
-        for name in self.fields:
-            if name in changed and name in contact:
-                field = self.fields[name]
-                for path, value in _written(field, self._outward(field, contact[name]), known, self.empty):
-                    if not put(payload, path, value, known):
-                        raise RecordRejected({field.json_name: f"{path} runs through another value"})
+        wanted = frozenset(changed) & contact.keys()
+        for name in filter(wanted.__contains__, self.fields):
+            field = self.fields[name]
+            for path, value in _written(field, self._outward(field, contact[name]), known, self.empty):
+                if not put(payload, path, value, known):
+                    raise RecordRejected({field.json_name: f"{path} runs through another value"})
         return payload
 
-    def canonical(self, raw: Mapping[str, Any]) -> tuple[Values, dict[str, str]]:
-        """Canonical values of a contact as stored, and what is wrong with the rest.
+    def canonical(self, columns: Mapping[str, Any]) -> tuple[Values, dict[str, str]]:
+        """Canonical values of a contact's row, and what is wrong with the rest.
 
         Other programs write the table with plain SQL: a value no rule understands
         stays as it is here, and is named in the second part. A contact has every field:
         one of your own that its row does not mention is empty.
         """
-        values: Values = {}
+        values: Values = self._empty.copy()
         reasons: dict[str, str] = {}
-        for name, field in self.fields.items():
-            stored = raw.get(name)
-            try:
-                values[name] = field.coerce_internal(stored)
-                if values[name] is None and not field.nullable and name in raw:
-                    reasons[field.json_name] = "cannot be empty"
-            except NotAValueError as error:
-                reasons[field.json_name] = str(error)
-                values[name] = str(stored)
+        for (names, coercers), held in (
+            (self._column_rules, columns),
+            (self._own_rules, columns.get("custom", {})),
+        ):
+            for name, coerce, stored in zip(names, coercers, map(held.get, names), strict=True):
+                if stored is not None:
+                    try:
+                        values[name] = coerce(stored)
+                    except NotAValueError as error:
+                        reasons[self.fields[name].json_name] = str(error)
+                        values[name] = str(stored)
+        for name in self._needed:
+            if values[name] is None and name in columns:
+                reasons[self.fields[name].json_name] = "cannot be empty"
         return values, reasons
 
     def checked(self, values: Mapping[str, Any]) -> Values:
@@ -230,6 +262,15 @@ class FieldMapping:
                 reasons.pop("id", None)
                 return {"id": value}
         return {}
+
+
+def _first(record: dict[str, Any], paths: tuple[str, ...]) -> tuple[str, Any]:
+    """The first path that leads somewhere, and what is there."""
+    for path in paths:
+        raw = get(record, path)
+        if raw is not MISSING:
+            return path, raw
+    return "", MISSING
 
 
 def _own_fields(connection: Connection) -> list[str]:

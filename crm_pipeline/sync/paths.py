@@ -9,6 +9,7 @@ import copy
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
+from itertools import pairwise
 from typing import Any, Final
 
 MISSING: Final = object()
@@ -79,28 +80,34 @@ def put(document: dict[str, Any], path: str, value: Any, known: Mapping[str, Any
     Returns:
         Whether there was a way: no other value stands where the path leads.
     """
-    steps = [path] if known is not None and path in known else _steps(path)
+    steps = (path,) if known is not None and path in known else _steps(path)
     here: Any = document
     there: Any = known
-    for step, following in zip(steps, [*steps[1:], None], strict=True):
-        key: Any = _room(here, step) if isinstance(here, list) else step
+    for step, following in pairwise(steps):
+        key, inner = _inside(here, step)
+        there = get(there, step)
         if key is None:
             return False
-        inner = here[key] if isinstance(here, list) else here.get(key)
-        there = get(there, step)
-        filled = isinstance(inner, dict | list) and bool(inner)
-        if following is None:
-            if filled:
-                return False
-            here[key] = value
-        elif filled:
+        if isinstance(inner, dict | list) and inner:
             here = inner
         elif inner in (None, {}, []):
             here[key] = _container(following, there)
             here = here[key]
         else:
             return False
+    key, inner = _inside(here, steps[-1])
+    if key is None or (isinstance(inner, dict | list) and inner):
+        return False
+    here[key] = value
     return True
+
+
+def _inside(here: Any, step: str) -> tuple[Any, Any]:
+    """Where a step leads in an object or a list, and what is there; None where it leads nowhere."""
+    if not isinstance(here, list):
+        return step, here.get(step)
+    place = _room(here, step)
+    return place, None if place is None else here[place]
 
 
 def _room(items: list[Any], step: str) -> int | None:

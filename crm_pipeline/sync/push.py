@@ -43,8 +43,8 @@ def push_changed(
         flights: Calls = Flights(1 if only else context.connection.limits.in_flight)
         with flights, Sender(context, report, total, flights) as sender:
             for batch in _batches(context, only):
-                look.at(batch)
-                sender.plan(batch)
+                applied = look.at(batch)
+                sender.plan(batch, applied=applied)
                 progress(report.counts.seen, total)
             sender.finish()
         progress(report.counts.seen, total)
@@ -55,8 +55,12 @@ def push_changed(
 
 
 def _batches(context: Context, only: str | None) -> Iterator[list[str]]:
-    """Contacts that may need a write, as it stands when they are asked for; each comes once."""
-    size, after = max(context.connector.batch_size, _SMALLEST_BATCH), ""
+    """Contacts that may need a write, as it stands when they are asked for; each comes once.
+
+    As many together as calls are under way at once, so that their intents are stored in one transaction.
+    """
+    calls = context.connection.limits.in_flight
+    size, after = max(calls * context.connector.batch_size, _SMALLEST_BATCH), ""
     if only is not None:
         yield [only]
         return

@@ -20,7 +20,6 @@ from crm_pipeline.sync.errors import RecordRejected
 from crm_pipeline.sync.mapping import FieldMapping, Translator, Values
 from crm_pipeline.sync.merge import ABSENT, CONFLICTS, FieldRules, FieldState, merge_field, to_push
 from crm_pipeline.sync.reports import Outcome
-from crm_pipeline.sync.workset import flat
 
 NAME = "sample"
 SIZE = 100
@@ -94,7 +93,7 @@ def _differs(
         said = translator.to_contact(record)
     except RecordRejected:
         return True  # it was applied once: the mapping or the data is another by now
-    here, _ = mapping.canonical(flat(contact.data))
+    here, _ = mapping.canonical(contact.data)
     return said is not None and any(
         name not in held and name not in link.assumed and _moves(mapping, link, said, here, name)
         for name in mapping.fields

@@ -25,6 +25,7 @@ from crm_pipeline.connectors.base import (
     WriteStatus,
 )
 from crm_pipeline.store import intents
+from crm_pipeline.store.links import Link
 from crm_pipeline.sync.confirm import CONFIRMED_TOGETHER, Answered, Confirmation
 from crm_pipeline.sync.context import Context
 from crm_pipeline.sync.flights import Flights
@@ -60,6 +61,8 @@ class Sender:
             self._full = self._bulk.most
         # Creates and changes are different calls: kept apart, they fill them.
         self._planned: dict[bool, list[IntendedWrite]] = {False: [], True: []}
+        self._links: dict[str, Link] = {}
+        """Of writes whose end is not known, by contact: nobody but the holder of the lease writes links."""
         self._refused: list[IntendedWrite] = []
         self._silent = 0
 
@@ -74,10 +77,17 @@ class Sender:
         if isinstance(error, ConnectorError):
             self._give_up()
 
-    def plan(self, contacts: Sequence[str]) -> None:
-        """Decide what contacts need, and send what fills whole calls."""
+    def plan(self, contacts: Sequence[str], *, applied: bool) -> None:
+        """Decide what contacts need, and send what fills whole calls.
+
+        ``applied``: links may have changed since the last time; those of writes under way are read anew.
+        """
+        if applied:
+            self._links.clear()
         with self._context.write() as tx:
             plan = intend(self._context, tx, contacts)
+        if self._full == self._size:  # a job's are too many to be kept
+            self._links |= plan.links
         self._report.counts.add(plan.outcomes)
         self._report.pending += plan.waiting
         for planned in plan.writes:
@@ -105,8 +115,8 @@ class Sender:
         writes = [planned.write for planned in part]
         write = partial(self._context.connector.write, writes)
         self._calls.start(Sent(part, self._context.clock()), write)
-        if self._calls.are_full():  # till then, answers gather: together they cost one transaction
-            self._take(wait=False)
+        if self._calls.are_full() and self._calls.have_landed():
+            self._take(wait=False)  # till then, answers gather: together they cost one transaction
 
     def _take(self, *, wait: bool) -> None:
         """Confirm what has come in.
@@ -124,7 +134,10 @@ class Sender:
                 answers.append(Answered(sent.writes, came, sent.asked_at))
         if answers:
             with self._context.write() as tx:
-                Confirmation(self._context, tx).confirm(answers, self._report)
+                Confirmation(self._context, tx, self._links).confirm(answers, self._report)
+            for answer in answers:
+                for planned in answer.sent:
+                    self._links.pop(planned.intent.contact_id, None)
         for error in errors:
             raise error
         self._listen(answers)

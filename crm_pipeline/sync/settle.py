@@ -347,7 +347,7 @@ class Settler:
         noticed = notice(self.mapping, str(contact.values["id"]), contact.values, link, at)
         link.edits = noticed.edits
         self.work.changes.extend(noticed.news)
-        return noticed.to_push
+        return bool(noticed.to_push)
 
     def _note(
         self,

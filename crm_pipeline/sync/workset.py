@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -93,7 +93,7 @@ class Workset:
         for link in links.load_by_contact(self._tx, self._connection, keys - set(self._link_of)):
             self._know(link)
         for stored in contacts.load(self._tx, keys, lock=lock).values():
-            values, _ = self._mapping.canonical(flat(stored.data))
+            values, _ = self._mapping.canonical(stored.data)
             self._contacts[stored.id] = Contact(stored.id, values, stored, archived_at=stored.archived_at)
         known = list(self._contacts)
         self._held = ledger.open_fields(self._tx, self._connection, known)
@@ -253,11 +253,6 @@ class Workset:
 
 
 _NOTHING: dict[str, Value] = {}
-
-
-def flat(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A contact's columns with its own fields beside them."""
-    return {**data["custom"], **{name: value for name, value in data.items() if name != "custom"}}
 
 
 def identities(values: Iterable[Values | None]) -> set[str]:

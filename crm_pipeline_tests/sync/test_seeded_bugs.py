@@ -10,7 +10,6 @@ is applied, before any intent exists.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -68,9 +67,9 @@ def writes_although_equal(patch: pytest.MonkeyPatch) -> None:
     planned: Callable[..., Any] = plan.plan_write
 
     def blindly(*arguments: Any) -> Any:
-        *before, link, held, known = arguments
-        blank = replace(link, internal_shadow={}) if link is not None else None
-        return planned(*before, blank, held, known)
+        *before, link, _dirty, known = arguments
+        mapping, (values, _) = before[0], before[-1]
+        return planned(*before, link, plan.to_write(mapping, values, None, ()), known)
 
     patch.setattr("crm_pipeline.sync.intend.plan_write", blindly)
     whole_table = sa.select(tables.contacts.c.id).where(tables.contacts.c.id > sa.bindparam("after"))

@@ -38,7 +38,7 @@ def told(name: str, old: Value, new: Value) -> Change:
 @pytest.mark.parametrize("values", [{}, {"nama": " Budi\n"}, {"pic": None}])
 def test_a_contact_as_it_was_agreed_has_no_edits(values: dict[str, Value]) -> None:
     """Nor one that differs only in what no user means by an edit, or is empty where nothing was agreed."""
-    assert noticed(values) == Noticed({}, [], to_push=False)
+    assert noticed(values) == Noticed({}, [], to_push=[])
 
 
 def test_edits_are_noticed_with_their_time_and_told_to_history_and_crm() -> None:
@@ -46,7 +46,7 @@ def test_edits_are_noticed_with_their_time_and_told_to_history_and_crm() -> None
     assert noticed({"nama": "Sari", "notes": None, "pic": "Agus"}) == Noticed(
         {"nama": ["Sari", SINCE], "notes": [None, SINCE], "pic": ["Agus", SINCE]},
         [told("nama", "Budi", "Sari"), told("notes", "call back", None), told("pic", None, "Agus")],
-        to_push=True,
+        to_push=["nama", "notes", "pic"],
     )
 
 
@@ -59,24 +59,24 @@ def test_one_edit_is_enough_for_a_push(edit: dict[str, Value]) -> None:
 def test_an_edit_that_was_noticed_before_is_no_news() -> None:
     """It keeps the time it was first seen, however often the row is looked at, and is still to be pushed."""
     found = noticed({"nama": "Sari"}, {"nama": ["Sari", EARLIER]})
-    assert found == Noticed({"nama": ["Sari", EARLIER]}, [], to_push=True)
+    assert found == Noticed({"nama": ["Sari", EARLIER]}, [], to_push=["nama"])
 
 
 def test_a_second_edit_follows_the_first() -> None:
     """History goes on from the value seen last, null too, and the time is that of the newer edit."""
     for first in ("Sari", None):
         found = noticed({"nama": "Agus"}, {"nama": [first, EARLIER]})
-        assert found == Noticed({"nama": ["Agus", SINCE]}, [told("nama", first, "Agus")], to_push=True)
+        assert found == Noticed({"nama": ["Agus", SINCE]}, [told("nama", first, "Agus")], to_push=["nama"])
 
 
 def test_an_edit_taken_back_is_forgotten() -> None:
     """The field is again as it was agreed."""
-    assert noticed({}, {"nama": ["Sari", EARLIER]}) == Noticed({}, [], to_push=False)
+    assert noticed({}, {"nama": ["Sari", EARLIER]}) == Noticed({}, [], to_push=[])
 
 
 def test_an_edit_that_may_not_go_out_is_noticed_and_not_pushed() -> None:
     """Beside one that may, it keeps nothing back, whichever comes first."""
     alone = noticed({"instansi": "Gedung A"})
-    assert (alone.news, alone.to_push) == ([told("instansi", None, "Gedung A")], False)
-    assert noticed({"nama": "Sari", "instansi": "Gedung A"}).to_push
-    assert noticed({"instansi": "Gedung A", "notes": "new"}).to_push
+    assert (alone.news, alone.to_push) == ([told("instansi", None, "Gedung A")], [])
+    assert noticed({"nama": "Sari", "instansi": "Gedung A"}).to_push == ["nama"]
+    assert noticed({"instansi": "Gedung A", "notes": "new"}).to_push == ["notes"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from crm_pipeline.connection import Connection
 from crm_pipeline.store.links import Link
 from crm_pipeline.sync.errors import RecordRejected
 from crm_pipeline.sync.mapping import FieldMapping
-from crm_pipeline.sync.plan import PlannedWrite, plan_write
+from crm_pipeline.sync.noticing import notice
+from crm_pipeline.sync.plan import PlannedWrite, plan_write, to_write
 from crm_pipeline.sync.reports import Outcome
 
 BUDI = "628123456789@c.us"
@@ -33,8 +35,23 @@ def plan(
     if agreed is not None:
         both = {"id": BUDI, "deal_status": "prospect", **agreed}
         link = Link("r1", BUDI, internal_shadow=dict(both), external_shadow=dict(both))
-    contact = {**EMPTY, "id": BUDI, "deal_status": "prospect", **values}
-    return plan_write(MAPPING, MAPPING, BUDI, 3, MAPPING.canonical(contact), link, held, known)
+    custom = {"vip": values.pop("vip")} if "vip" in values else {}
+    contact = {**EMPTY, "id": BUDI, "deal_status": "prospect", "custom": custom, **values}
+    return planned_by(MAPPING, contact, link, held, known)
+
+
+def planned_by(
+    mapping: FieldMapping,
+    contact: dict[str, Any],
+    link: Link | None,
+    held: tuple[str, ...] = (),
+    known: dict[str, Any] | None = None,
+) -> PlannedWrite | Outcome:
+    """The plan a mapping makes for a row."""
+    canonical = mapping.canonical(contact)
+    noticed = notice(mapping, BUDI, canonical[0], link, datetime.now(UTC)).to_push if link else None
+    dirty = to_write(mapping, canonical[0], noticed, held)
+    return plan_write(mapping, mapping, BUDI, 3, canonical, link, dirty, known)
 
 
 def test_a_contact_the_crm_knows_all_about_is_not_written() -> None:
@@ -100,10 +117,9 @@ def test_a_create_fills_what_must_not_be_empty(direction: str, payload: dict[str
     rule = {"nama": {"placeholder": "-", "direction": direction}}
     made = FieldMapping(Connection.model_validate({"fields": rule}))
     contact = {**EMPTY, "id": BUDI, "deal_status": "prospect"}
-    planned = plan_write(made, made, BUDI, 3, made.canonical(contact), None, (), None)
+    planned = planned_by(made, contact, None)
     assert isinstance(planned, PlannedWrite)
     assert planned.payload == {"phone": BUDI, "status": "prospect", **payload}
     both = {"id": BUDI, "deal_status": "prospect"}
     link = Link("r1", BUDI, internal_shadow=dict(both), external_shadow=dict(both))
-    unchanged = plan_write(made, made, BUDI, 3, made.canonical(contact), link, (), None)
-    assert unchanged is Outcome.UNCHANGED
+    assert planned_by(made, contact, link) is Outcome.UNCHANGED
