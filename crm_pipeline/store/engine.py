@@ -167,7 +167,7 @@ def _need_not_try_again(driver: Any) -> bool:
     """Try to begin to write; False where another is writing."""
     try:
         driver.execute("BEGIN IMMEDIATE")
-    except sqlite3.OperationalError as error:
+    except sqlite3.DatabaseError as error:
         return error.sqlite_errorcode & _PRIMARY != sqlite3.SQLITE_BUSY
     return True
 

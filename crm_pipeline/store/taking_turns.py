@@ -36,7 +36,7 @@ def _next(file: Path) -> Iterator[None]:
     Where there can be no such file or lock, nobody is waited for.
     """
     try:
-        place = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        place = os.open(file, os.O_RDONLY | os.O_CREAT, 0o666)
     except OSError:  # no room, or no right: whatever keeps us from writing will say so itself
         yield
         return
