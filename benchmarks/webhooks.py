@@ -31,7 +31,7 @@ from crm_pipeline.store.migrate import upgrade
 
 KEY, SECRET = "key-of-the-benchmark", "secret-of-the-benchmark"
 PROJECT = Path(__file__).parents[1]
-_SETTINGS = {
+SETTINGS = {
     "EXTERNAL_CRM_ENABLED": "true",
     "EXTERNAL_CRM_API_URL": "http://127.0.0.1:9/contacts",
     "EXTERNAL_CRM_API_KEY": "key-of-the-crm",
@@ -44,7 +44,7 @@ _BODY = (
     b'"event_name":"Tech Conference 2025","ticket_price":150000,"capacity":500,"status":"deal",'
     b'"meeting_date":"2025-02-15T10:00:00Z","event_date":"2025-06-20T09:00:00Z"}' % SECRET.encode()
 )
-_REQUEST = (
+REQUEST = (
     b"POST /api/external/webhook HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: %s\r\n"
     b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (KEY.encode(), len(_BODY % 0))
 ).replace(b"%", b"%%") + _BODY
@@ -113,7 +113,7 @@ class _Caller(asyncio.Protocol):
 
     def _send(self) -> None:
         self._sent = time.perf_counter()
-        self._transport.write(_REQUEST % next(self._numbers))
+        self._transport.write(REQUEST % next(self._numbers))
 
     def data_received(self, data: bytes) -> None:
         self._held += data
@@ -163,7 +163,7 @@ def compare(folder: Path, rounds: int, seconds: float, connections: int) -> tupl
     bare: list[Turn] = []
     serve = ("-m", "crm_pipeline.cli.main", "serve", "--port", str(ours_port))
     with (
-        process(*serve, log=folder / "log", **_SETTINGS, DATABASE_URL=url),
+        process(*serve, log=folder / "log", **SETTINGS, DATABASE_URL=url),
         process(__file__, "--bare", str(bare_port), bare_path, log=folder / "log"),
     ):
         for port, turns in ((ours_port, ours), (bare_port, bare)):

@@ -154,14 +154,14 @@ class FakeCrm:
         return None
 
     def find(self, unique_value: str) -> list[Record] | None:
-        """By phone."""
+        """By phone; of several threads that ask for it, one after the other."""
         if not self.can_find:
             return None
-        self.fault("find")
-        self.calls += 1
-        return [
-            self.record(key) for key, record in self.records.items() if record.get("phone") == unique_value
-        ]
+        with self._lock:
+            self.fault("find")
+            self.calls += 1
+            records = self.records.items()
+            return [self.record(key) for key, record in records if record.get("phone") == unique_value]
 
     def write(self, writes: Sequence[Write]) -> list[WriteResult]:
         """Upsert; of several threads that ask for it, one after the other."""

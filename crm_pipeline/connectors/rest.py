@@ -32,6 +32,7 @@ from crm_pipeline.connectors.documents import document, says_failure
 from crm_pipeline.connectors.paginate import Ask, At, PageFacts
 from crm_pipeline.connectors.records import RecordReader
 from crm_pipeline.connectors.session import Answer, Session, problem_of
+from crm_pipeline.connectors.together import together
 from crm_pipeline.connectors.vendor import server_time
 from crm_pipeline.connectors.verdicts import Verdicts
 from crm_pipeline.connectors.walk import Walk
@@ -105,7 +106,8 @@ class RestConnector:
 
     def read(self, external_ids: Sequence[str]) -> list[Record]:
         """Read records by id. See ``Connector.read``."""
-        found = (self._single(external_id) for external_id in external_ids)
+        ids = list(dict.fromkeys(external_ids))
+        found = together(self._single, ids, self._connection.limits.in_flight)
         return [record for record in found if record is not None]
 
     def find(self, unique_value: str) -> list[Record] | None:

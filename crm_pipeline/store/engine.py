@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -14,7 +15,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import DisconnectionError
 
+from crm_pipeline.store.taking_turns import take_turn
+
 _BUSY_TIMEOUT_MS = 30_000
+_PRIMARY = 0xFF
+"""The part of an error's code that tells its kind."""
 _PATIENCE = {
     "connect_timeout": 10,
     "keepalives_idle": 30,
@@ -57,11 +62,13 @@ def _sqlite(url: sa.URL) -> Engine:
     sqlite3.register_adapter(NoneType, _nothing)
     engine = sa.create_engine(url)
     sa.event.listen(engine, "connect", _configure_sqlite)
-    sa.event.listen(engine, "begin", _begin_sqlite)
-    if url.database and url.database != ":memory:":
-        path = Path(url.database)
-        path.parent.mkdir(exist_ok=True)
-        _watch(engine, path)
+    if not url.database or url.database == ":memory:":
+        sa.event.listen(engine, "begin", _begin_alone)
+        return engine
+    path = Path(url.database)
+    path.parent.mkdir(exist_ok=True)
+    _watch(engine, path)
+    sa.event.listen(engine, "begin", partial(_begin_in_turn, path.with_name(f"{path.name}-turn")))
     return engine
 
 
@@ -136,11 +143,37 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _begin_sqlite(connection: Connection) -> None:
+def _begin_alone(connection: Connection) -> None:
     # A read that turns into a write can fail at once with SQLITE_BUSY_SNAPSHOT, whatever the
     # busy timeout: whoever may write takes the write lock first.
-    immediate = connection.get_execution_options().get("crm_write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if _may_write(connection) else "BEGIN")
+
+
+def _begin_in_turn(turns: Path, connection: Connection) -> None:
+    if not _may_write(connection):
+        _begin_alone(connection)
+        return
+    driver: Any = connection.connection.dbapi_connection
+    driver.execute("PRAGMA busy_timeout=0")
+    try:
+        take_turn(turns, partial(_need_not_try_again, driver), _BUSY_TIMEOUT_MS / 1000)
+        if not driver.in_transaction:
+            _begin_alone(connection)  # fails, in SQLAlchemy's words
+    finally:
+        driver.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+
+
+def _need_not_try_again(driver: Any) -> bool:
+    """Try to begin to write; False where another is writing."""
+    try:
+        driver.execute("BEGIN IMMEDIATE")
+    except sqlite3.DatabaseError as error:
+        return error.sqlite_errorcode & _PRIMARY != sqlite3.SQLITE_BUSY
+    return True
+
+
+def _may_write(connection: Connection) -> bool:
+    return bool(connection.get_execution_options().get("crm_write", False))
 
 
 @contextmanager

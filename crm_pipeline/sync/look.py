@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 
 from crm_pipeline.connectors.base import Record
-from crm_pipeline.store import landing, links
+from crm_pipeline.connectors.together import together
+from crm_pipeline.store import landing, links, state
 from crm_pipeline.sync.apply import apply_landed
 from crm_pipeline.sync.arrivals import arrivals
 from crm_pipeline.sync.context import Context
@@ -17,9 +19,9 @@ from crm_pipeline.sync.pull import pull_new
 class Look:
     """Looks at what is about to be written, in the fewest calls the CRM allows."""
 
-    def __init__(self, context: Context, *, done: bool) -> None:
-        """``done``: everything has just been pulled, and there is nothing to look at."""
-        self._context, self._done = context, done
+    def __init__(self, context: Context, total: int, *, done: bool) -> None:
+        """``total``: contacts there are to look at; ``done``: all has just been pulled, none is left."""
+        self._context, self._total, self._done = context, total, done
 
     def at(self, contacts: Sequence[str]) -> bool:
         """Bring the records of contacts up to date, and find records made meanwhile.
@@ -39,21 +41,31 @@ class Look:
         return True
 
     def _ask(self, contacts: Sequence[str]) -> bool:
-        """Ask for single records; False where the CRM cannot be asked for one it may have."""
+        """Ask for single records; False where a pull takes fewer calls, or the CRM cannot be asked."""
         context = self._context
         with context.read() as tx:
             linked = links.load_by_contact(tx, context.name, contacts)
         read_at = context.clock()
         records = {link.contact_id: link.external_id for link in linked if link.external_deleted_at is None}
+        names = [_spelled(context, contact) for contact in contacts if contact not in records]
+        if self._is_dearer_than_a_pull(len(records) + sum(map(len, names)), len(contacts)):
+            return False
         found = context.connector.read(list(records.values())) if records else []
-        for contact in contacts:
-            if contact not in records:
-                same = _find(context, contact)
-                if same is None:
-                    return False
-                found.extend(same)
+        for same in together(partial(_find, context), names, context.connection.limits.in_flight):
+            if same is None:
+                return False
+            found.extend(same)
         apply_read(context, found, read_at)
         return True
+
+    def _is_dearer_than_a_pull(self, questions: int, contacts: int) -> bool:
+        """Whether all contacts, asked for like these, take more calls than the last pull did.
+
+        That was one of everything: only a CRM that cannot tell what changed is asked for single records.
+        """
+        with self._context.read() as tx:
+            last = state.latest_run(tx, self._context.name, "pull", "done")
+        return last is not None and last.api_calls < questions * self._total / contacts
 
 
 def apply_read(context: Context, records: Sequence[Record], read_at: datetime) -> None:
@@ -63,14 +75,19 @@ def apply_read(context: Context, records: Sequence[Record], read_at: datetime) -
     apply_landed(context)
 
 
-def _find(context: Context, contact: str) -> list[Record] | None:
-    """Ask for the contact's number as it may be written there; None where the CRM cannot be asked."""
-    region, found = context.mapping.region, None
+def _spelled(context: Context, contact: str) -> tuple[str, ...]:
+    """The contact's number as it may be written there."""
+    region = context.mapping.region
     try:
-        known = spellings(whatsapp_id(contact, region), region)
+        return spellings(whatsapp_id(contact, region), region)
     except NoIdentityError:
-        known = (contact,)
-    for spelling in known:
+        return (contact,)
+
+
+def _find(context: Context, spelled: Sequence[str]) -> list[Record] | None:
+    """Ask for a number in one spelling after the other; None where the CRM cannot be asked."""
+    found: list[Record] | None = None
+    for spelling in spelled:
         found = context.connector.find(spelling)
         if found is None or found:
             break

@@ -37,9 +37,9 @@ def push_changed(
         known_again = readmit(context)
         apply_all(context)
         report.pending = recover(context, report)
-        look = Look(context, done=just_pulled and not known_again)
         with context.read() as tx:
             total = 1 if only else contacts.count_to_push(tx, context.name, context.clock())
+        look = Look(context, total, done=just_pulled and not known_again)
         flights: Calls = Flights(1 if only else context.connection.limits.in_flight)
         with flights, Sender(context, report, total, flights) as sender:
             for batch in _batches(context, only):

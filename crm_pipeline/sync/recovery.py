@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
-from crm_pipeline.connectors.base import Bulk, JobRefusedError, Write, WriteResult, WriteStatus
+from crm_pipeline.connectors.base import Bulk, JobRefusedError, Record, Write, WriteResult, WriteStatus
+from crm_pipeline.connectors.together import together
 from crm_pipeline.store import intents, landing, links, state
 from crm_pipeline.store.intents import Intent
 from crm_pipeline.sync.apply import apply_landed
@@ -119,19 +121,23 @@ def _find_created(context: Context, waiting: Sequence[Intent]) -> int:
     """The records may exist: find them by our own unique value, or by reading all that is new."""
     visible_since = context.clock() - timedelta(seconds=context.connection.listing.lag_seconds)
     visible = [intent for intent in waiting if intent.created_at <= visible_since]
-    unasked = visible if len(visible) > _MOST_ASKED_SINGLY else []
-    for intent in visible if not unasked else ():
-        read_at = context.clock()
-        found = context.connector.find(str(intent.sent.get("id", intent.contact_id)))
-        if not found:  # that a search shows nothing is no proof: it may know another spelling only
-            unasked.append(intent)
-        else:
-            apply_read(context, found, read_at)
-            _supersede(context, [intent])
+    asked = visible if len(visible) <= _MOST_ASKED_SINGLY else []
+    read_at = context.clock()
+    answers = together(partial(_find, context), asked, context.connection.limits.in_flight)
+    found = {intent.id: records for intent, records in zip(asked, answers, strict=True) if records}
+    if found:
+        apply_read(context, [record for records in found.values() for record in records], read_at)
+        _supersede(context, [intent for intent in asked if intent.id in found])
+    # That a search shows nothing is no proof: it may know another spelling only.
+    unasked = [intent for intent in visible if intent.id not in found]
     if unasked:
         _read_all_new(context, unasked)
     with context.read() as tx:
         return len(intents.open_of(tx, context.name, [intent.contact_id for intent in waiting]))
+
+
+def _find(context: Context, intent: Intent) -> list[Record] | None:
+    return context.connector.find(str(intent.sent.get("id", intent.contact_id)))
 
 
 _MOST_ASKED_SINGLY = 250
