@@ -78,7 +78,7 @@ check-format:
 check-lint:
 	@$(RUN) ruff check --quiet $(SOURCES)
 check-types:
-	@$(RUN) mypy --no-error-summary --num-workers=2
+	@$(RUN) mypy --no-error-summary
 check-imports:
 	@$(VENV)/bin/lint-imports --no-logo
 check-dead-code:
