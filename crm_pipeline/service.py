@@ -227,7 +227,8 @@ class ExternalCrmService(StatusReader):
         with self._leased("sync") as context:
             reports = self._pull_and_apply(context, progress, allow_deletes=allow_deletes)
             if push and self.settings.external_crm_push is not PushMode.OFF:
-                reports.append(self._push(context, progress, just_pulled=True))
+                just_pulled = not reports[0].resumed
+                reports.append(self._push(context, progress, just_pulled=just_pulled))
             return reports
 
     def prune(self) -> dict[str, int]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC
 from email.utils import format_datetime
-from itertools import islice
 
 import orjson
 
@@ -27,6 +26,7 @@ from crm_pipeline.connectors.base import (
 from crm_pipeline.connectors.documents import merged, nest
 from crm_pipeline.connectors.session import Answer, Session
 from crm_pipeline.connectors.turns import Turn
+from crm_pipeline.connectors.vendor import chunks
 from crm_pipeline.connectors.verdicts import Verdicts, status_of
 
 _HEADER_SAFE = re.compile(r"[!-~]{1,255}")
@@ -67,7 +67,7 @@ class Writer:
                 for place in places:
                     self._single(turn, place, single)
             else:
-                for some in _chunks(places, batch.size):
+                for some in chunks(places, batch.size):
                     self._batch(turn, some, batch)
         return turn.finish()
 
@@ -173,12 +173,6 @@ class Writer:
         if self._writing.if_unmodified_since and first.expected is not None and len(writes) == 1:
             return {"If-Unmodified-Since": format_datetime(first.expected.astimezone(UTC), usegmt=True)}
         return {}
-
-
-def _chunks(places: Sequence[int], size: int) -> Iterator[list[int]]:
-    rest = iter(places)
-    while some := list(islice(rest, size)):
-        yield some
 
 
 def _key_of(writes: Sequence[Write]) -> str:

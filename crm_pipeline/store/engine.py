@@ -68,7 +68,7 @@ def _sqlite(url: sa.URL) -> Engine:
     path = Path(url.database)
     path.parent.mkdir(exist_ok=True)
     _watch(engine, path)
-    sa.event.listen(engine, "begin", partial(_begin_in_turn, path.with_name(f"{path.name}-turn")))
+    sa.event.listen(engine, "begin", partial(_begin_in_turn, path))
     return engine
 
 
@@ -149,14 +149,14 @@ def _begin_alone(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if _may_write(connection) else "BEGIN")
 
 
-def _begin_in_turn(turns: Path, connection: Connection) -> None:
+def _begin_in_turn(path: Path, connection: Connection) -> None:
     if not _may_write(connection):
         _begin_alone(connection)
         return
     driver: Any = connection.connection.dbapi_connection
     driver.execute("PRAGMA busy_timeout=0")
     try:
-        take_turn(turns, partial(_need_not_try_again, driver), _BUSY_TIMEOUT_MS / 1000)
+        take_turn(path, partial(_need_not_try_again, driver), _BUSY_TIMEOUT_MS / 1000)
         if not driver.in_transaction:
             _begin_alone(connection)  # fails, in SQLAlchemy's words
     finally:

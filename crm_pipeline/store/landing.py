@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -220,18 +220,22 @@ def current_rows(tx: Connection, connection: str, external_ids: Sequence[str]) -
     return {row[0]: row[1] for row in tx.execute(query).all()}
 
 
-def linked(tx: Connection, connection: str, row_ids: Collection[int]) -> list[str]:
-    """Those of the records whose current rows these are that are linked and exist."""
-    query = sa.select(records.c.external_id).select_from(records.join(links, _THE_SAME))
-    where = (records.c.connection == connection, CURRENT, one_of(records.c.id, row_ids))
-    return list(tx.execute(query.where(*where, links.c.external_deleted_at.is_(None))).scalars())
+def linked_rows(tx: Connection, connection: str, up_to: int) -> Iterator[tuple[str, int | None]]:
+    """Linked records that exist, with their current rows; None: it never landed.
 
-
-def linked_unseen(tx: Connection, connection: str) -> list[str]:
-    """Records that are linked and exist, and never landed."""
-    landed = sa.exists().where(_THE_SAME, CURRENT)
-    where = (links.c.connection == connection, links.c.external_deleted_at.is_(None), ~landed)
-    return list(tx.execute(sa.select(links.c.external_id).where(*where)).scalars())
+    Without those whose current row is beyond ``up_to``: of a first load, all.
+    """
+    query = (
+        sa.select(links.c.external_id, records.c.id)
+        .select_from(links.outerjoin(records, sa.and_(_THE_SAME, CURRENT)))
+        .where(
+            links.c.connection == connection,
+            links.c.external_deleted_at.is_(None),
+            records.c.id.is_(None) | (records.c.id <= up_to),
+        )
+    )
+    for part in tx.execute(query, execution_options={"yield_per": 1000}).partitions():
+        yield from map(tuple, part)
 
 
 def made_anew(tx: Connection, connection: str) -> list[str]:

@@ -22,21 +22,22 @@ _COURTESY_SECONDS = 1.0
 """For so long one stands behind another: a stopped process must not keep everybody from an idle database."""
 
 
-def take_turn(file: Path, attempt: Callable[[], bool], seconds: float) -> None:
+def take_turn(database: Path, attempt: Callable[[], bool], seconds: float) -> None:
     """Try until it is over, as the one who comes in next, and for so many seconds at the most."""
     until = time.monotonic() + seconds
-    with _next(file):
+    with _next(database):
         _wait(attempt, until)
 
 
 @contextmanager
-def _next(file: Path) -> Iterator[None]:
+def _next(database: Path) -> Iterator[None]:
     """Be the one who comes in next; behind whoever is that already, but not for ever.
 
     Where there can be no such file or lock, nobody is waited for.
     """
     try:
-        place = os.open(file, os.O_RDONLY | os.O_CREAT, 0o666)
+        mode = database.stat().st_mode & 0o666  # who may not read it must not hold up who writes to it
+        place = os.open(f"{database}-turn", os.O_RDONLY | os.O_CREAT, mode)
     except OSError:  # no room, or no right: whatever keeps us from writing will say so itself
         yield
         return

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from itertools import islice
 
 from crm_pipeline.store import landing, links, rejects
 from crm_pipeline.sync.arrivals import arrivals, tombstone
@@ -19,32 +18,20 @@ class Seen:
 
     def __init__(self, last_row: int) -> None:
         """Nothing listed yet; ``last_row`` is the highest row that has landed."""
-        self._last_row = last_row
+        self.last_row = last_row
         self._bits = bytearray(last_row // 8 + 1)
-        self._bits[0] = 1  # there is no row 0
 
     def add(self, rows: Iterable[int]) -> None:
         """The records of these rows were listed."""
         for row in rows:
-            if row <= self._last_row:
+            if row <= self.last_row:
                 self._bits[row >> 3] |= 1 << (row & 7)
 
     def __contains__(self, row: int | None) -> bool:
         """Whether the record whose current row this is was listed."""
         if row is None:
             return False
-        return row > self._last_row or bool(self._bits[row >> 3] & 1 << (row & 7))
-
-    def unlisted(self) -> Iterator[int]:
-        """The rows there were when it began that were not listed: of records, or of their older versions."""
-        for place, bits in enumerate(self._bits):
-            if bits != _ALL_LISTED:
-                for row in range(place << 3, min(place + 1 << 3, self._last_row + 1)):
-                    if not bits & 1 << (row & 7):
-                        yield row
-
-
-_ALL_LISTED = 0xFF
+        return row > self.last_row or bool(self._bits[row >> 3] & 1 << (row & 7))
 
 
 def note_absent(context: Context, seen: Seen) -> None:
@@ -58,10 +45,8 @@ def note_absent(context: Context, seen: Seen) -> None:
     """
     # Looked up before any is asked for: what answers lands, and would count as listed.
     with context.read() as tx:
-        missing = landing.linked_unseen(tx, context.name)
-        unlisted = seen.unlisted()
-        while rows := list(islice(unlisted, _LOOKED_UP_TOGETHER)):
-            missing += landing.linked(tx, context.name, rows)
+        linked = landing.linked_rows(tx, context.name, seen.last_row)
+        missing = [external_id for external_id, row in linked if row not in seen]
         rejected = [reject for reject in rejects.load(tx, context.name) if reject.source == "pull"]
         current = landing.current_rows(tx, context.name, [reject.key for reject in rejected])
         gone = [reject.id for reject in rejected if current.get(reject.key) not in seen]
@@ -71,7 +56,6 @@ def note_absent(context: Context, seen: Seen) -> None:
 
 
 _ASKED_TOGETHER = 100
-_LOOKED_UP_TOGETHER = 1000
 
 
 def ask_for_rivals(context: Context, since: datetime | None, until: datetime) -> None:

@@ -35,7 +35,8 @@ class Look:
         if self._done:
             return False
         if self._context.connector.reads_by_modified or not self._ask(contacts):
-            pull_new(self._context)
+            while pull_new(self._context).resumed:
+                pass  # what an interrupted one had read long ago is looked at as well
             apply_landed(self._context)
             self._done = True
         return True
@@ -61,11 +62,15 @@ class Look:
     def _is_dearer_than_a_pull(self, questions: int, contacts: int) -> bool:
         """Whether all contacts, asked for like these, take more calls than the last pull did.
 
-        That was one of everything: only a CRM that cannot tell what changed is asked for single records.
+        That was one of everything, unless it only went on where another was interrupted: only a CRM
+        that cannot tell what changed is asked for single records.
         """
         with self._context.read() as tx:
             last = state.latest_run(tx, self._context.name, "pull", "done")
-        return last is not None and last.api_calls < questions * self._total / contacts
+            linked = links.count(tx, self._context.name)
+        if last is None or last.counts is None or last.counts["seen"] < linked:
+            return False
+        return last.api_calls < questions * self._total / contacts
 
 
 def apply_read(context: Context, records: Sequence[Record], read_at: datetime) -> None:

@@ -106,6 +106,7 @@ def pull_new(
             note_absent(context, seen)
         ask_for_rivals(context, stored.last_read_at if stored is not None else None, here.began_at)
         _finish(context, here, report)
+    report.resumed = resumed is not None
     return report
 
 

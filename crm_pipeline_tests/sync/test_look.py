@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
-from crm_pipeline import ExternalCrmService
+from crm_pipeline import ExternalCrmService, instants
 from crm_pipeline.connection import Connection, Limits
-from crm_pipeline.connectors.base import Record
+from crm_pipeline.connectors.base import CrmUnavailableError, Page, Record, Resume, Window
 from crm_pipeline.settings import load_settings
 from crm_pipeline.simulators.generic import CONTACTS_PATH, GenericCrm, create_app
 from crm_pipeline.simulators.serve import running
+from crm_pipeline.store import state
 from crm_pipeline.store.engine import writing
 from crm_pipeline.store.tables import contacts
+from crm_pipeline.sync.reports import Counts
 from crm_pipeline_tests.fakes import FakeCrm
 from crm_pipeline_tests.sync.world import World
 
@@ -38,6 +40,23 @@ class _Meeting(FakeCrm):
         """By phone."""
         self.meeting.wait(20)
         return super().find(unique_value)
+
+
+class _Listing(FakeCrm):
+    """Lists by id, and falls silent after so many pages."""
+
+    pages_left = 10**6
+
+    def _listed(self, window: Window) -> list[str]:
+        return sorted(super()._listed(window))
+
+    def pages(self, window: Window, resume: Resume | None = None) -> Iterator[Page]:
+        """Some of them."""
+        for page in super().pages(window, resume):
+            if not self.pages_left:
+                raise CrmUnavailableError("silence")
+            self.pages_left -= 1
+            yield page
 
 
 def _insert(engine: Engine, ids: Sequence[str]) -> None:
@@ -96,3 +115,38 @@ def test_many_creates_are_looked_for_by_reading_everything(
     assert report.counts.created == len(_NEW) - 1
     assert report.api_calls == 6 + report.counts.created + report.counts.updated
     assert len(crm.records) == 50 + len(_NEW)
+
+
+@pytest.mark.parametrize("run", [World.push, World.sync])
+def test_going_on_with_an_interrupted_pull_is_no_look(world: World, run: Callable[[World], object]) -> None:
+    """What the pull had read before it was interrupted may have been edited since."""
+    crm = world.crm = _Listing(page_size=10, checks_expected=False)
+    records = [crm.put(phone=each, notes="as it was") for each in _NEW]
+    world.sync()
+    crm.pages_left = 2
+    with pytest.raises(CrmUnavailableError):
+        world.sync()
+    crm.pages_left = 10**6
+    crm.put(records[0], notes="theirs")
+    world.sql("UPDATE contacts SET notes = 'ours' WHERE id = :id", id=_NEW[0])
+    run(world)
+    (conflict,) = world.rows("conflicts")
+    assert (conflict["external"], conflict["internal"]) == ("theirs", "ours")
+
+
+def test_the_rest_of_an_interrupted_pull_is_no_measure_of_one(
+    service: ExternalCrmService, crm: GenericCrm, engine: Engine
+) -> None:
+    """It took one call, and the next pull would take five: a create is looked up."""
+    with writing(engine) as tx:
+        state.finish_run(
+            tx,
+            state.start_run(tx, "default", "pull", "run", instants.now()),
+            instants.now(),
+            state="done",
+            counts=Counts(unchanged=10).as_dict(),
+            api_calls=1,
+        )
+    _insert(engine, _NEW[:1])
+    assert service.push().api_calls == _SPELLINGS + 1
+    assert len(crm.records) == 50 + 1

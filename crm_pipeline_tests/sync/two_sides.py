@@ -75,12 +75,16 @@ class FaultyContext(Context):
 
 def _steps(context: Context) -> tuple[Callable[[Context], Report], ...]:
     """A whole sync; what lands is applied record by record while it is pulled."""
-    meanwhile = Meanwhile(context, 1)
-    return (
-        partial(pull_new, meanwhile=meanwhile),
-        partial(apply_all, begun=meanwhile.report),
-        partial(push_changed, just_pulled=True),
-    )
+    meanwhile, pulled = Meanwhile(context, 1), list[Report]()
+
+    def pull(context: Context) -> Report:
+        pulled.append(pull_new(context, meanwhile=meanwhile))
+        return pulled[-1]
+
+    def push(context: Context) -> Report:
+        return push_changed(context, just_pulled=not pulled[-1].resumed)
+
+    return pull, partial(apply_all, begun=meanwhile.report), push
 
 
 @dataclass(frozen=True)

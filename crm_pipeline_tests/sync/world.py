@@ -56,7 +56,8 @@ class World:
             with context.write() as tx:
                 state.ensure(tx, context.name, polling=False)
             reports = [pull_new(context), apply_landed(context)]
-            return [*reports, push_changed(context, just_pulled=True)] if push else reports
+            just_pulled = not reports[0].resumed
+            return [*reports, push_changed(context, just_pulled=just_pulled)] if push else reports
 
     def push(self) -> Report:
         """A run that only pushes."""
