@@ -26,6 +26,7 @@ import structlog
 from crm_pipeline.api.landing import Queue, Waiting, together, turn
 from crm_pipeline.api.logs import open_log
 from crm_pipeline.api.problems import Problem, passing, problem_of
+from crm_pipeline.api.spawned import Spawned, spawn
 from crm_pipeline.garbage import COLLECT_AFTER
 from crm_pipeline.logs import place_of
 from crm_pipeline.service import ExternalCrmService, service_from_settings
@@ -75,8 +76,11 @@ class Receiver(Queue[Arrival, Receipt]):
     times for each group, while nothing was being stored.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        """Start it: it opens the same service as this process, and its own connection to the database."""
+    def __init__(self, settings: Settings, first: Spawned | None = None) -> None:
+        """Let it open the same service as this process, and its own connection to the database.
+
+        ``first``: the process to begin with, where one has been spawned already.
+        """
         super().__init__()
         self._settings, self._log = settings, open_log(form=settings.log_format)
         self._new: list[Waiting[Arrival, Receipt]] = []
@@ -84,7 +88,7 @@ class Receiver(Queue[Arrival, Receipt]):
         self._alarm: asyncio.TimerHandle | None = None
         self._pipe: _Pipe | None = None
         self._closed = False
-        self._start()
+        self._start(first or spawn())
 
     @property
     def pid(self) -> int:
@@ -112,11 +116,8 @@ class Receiver(Queue[Arrival, Receipt]):
                 self._pipe.close()
         self._socket.close()
 
-    def _start(self) -> None:
-        self._socket, theirs = socket.socketpair()
-        with theirs:
-            command = (sys.executable, "-m", __name__, str(theirs.fileno()))
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+    def _start(self, spawned: Spawned) -> None:
+        self._process, self._socket = spawned
         self._running = True
         with suppress(OSError):  # it has ended already: whoever needs it first will notice
             self._socket.sendall(framed((sys.path, pickle.dumps(self._settings))))
@@ -133,7 +134,7 @@ class Receiver(Queue[Arrival, Receipt]):
         self._sent += new
         if not self._running:
             try:
-                self._start()
+                self._start(spawn())
             except OSError:  # there is no room for a process
                 self._lost()
                 return

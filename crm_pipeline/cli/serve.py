@@ -19,6 +19,7 @@ import typer
 from crm_pipeline.cli.options import Options
 
 if TYPE_CHECKING:
+    from crm_pipeline.api.spawned import Spawned
     from crm_pipeline.settings import Settings
 
 _QUIET = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
@@ -73,6 +74,19 @@ def _serve(
     settings: Settings, listener: socket.socket, counter: str | None, on_ready: Callable[[], None]
 ) -> None:
     """Answer in this process."""
+    from crm_pipeline.api.spawned import spawn
+
+    with closing(spawn()) as spawned:  # first: what follows takes a second to import, for both processes
+        _serve_with(spawned, settings, listener, counter, on_ready)
+
+
+def _serve_with(
+    spawned: Spawned,
+    settings: Settings,
+    listener: socket.socket,
+    counter: str | None,
+    on_ready: Callable[[], None],
+) -> None:
     from crm_pipeline.api.app import create_app
     from crm_pipeline.api.counting import Asking
     from crm_pipeline.api.durability import require_durable
@@ -92,7 +106,7 @@ def _serve(
     limiter = Limiter(settings.rate_limit, asked=Asking(Path(counter)).hit, log=log) if counter else None
     with service_from_settings(settings) as service, ExitStack() as stack:
         require_durable(service.engine)
-        receiver = stack.enter_context(closing(Receiver(settings)))
+        receiver = stack.enter_context(closing(Receiver(settings, spawned)))
         app = create_app(service, log, limiter=limiter, land=receiver)
         take_over_logging(settings.log_format)
         if not settings.api_auth_enabled:
