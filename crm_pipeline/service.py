@@ -24,7 +24,7 @@ from crm_pipeline.status import UNKNOWN, StatusReader
 from crm_pipeline.store import contacts, landing, links, rejects, retention, state, totals, webhooks
 from crm_pipeline.store.engine import writing
 from crm_pipeline.store.rejects import NewReject
-from crm_pipeline.sync import apply, backfill, events, forget, pull, push, resolve
+from crm_pipeline.sync import backfill, events, forget, pull, push, resolve
 from crm_pipeline.sync.budget import SharedBudget, interactive, sharing
 from crm_pipeline.sync.calls import CallFigures
 from crm_pipeline.sync.checkup import Finding, Grade, look_at_channel, look_at_crm, look_at_database
@@ -38,6 +38,7 @@ from crm_pipeline.sync.errors import (
 )
 from crm_pipeline.sync.hooks import HookedMapping
 from crm_pipeline.sync.mapping import FieldMapping, Translator
+from crm_pipeline.sync.meanwhile import Meanwhile
 from crm_pipeline.sync.merge import Side
 from crm_pipeline.sync.preview import Preview, preview
 from crm_pipeline.sync.reception import Arrival, Receipt, Reception
@@ -476,11 +477,11 @@ class ExternalCrmService(StatusReader):
 
     def _pull_and_apply(self, context: Context, progress: Progress, *, allow_deletes: bool) -> list[Report]:
         """Both steps; what lands is applied while the CRM makes its next page."""
-        meanwhile = apply.Meanwhile(context)
+        meanwhile = Meanwhile(context)
         begun = meanwhile.report
 
         def read() -> Report:
-            pulled = pull.pull_new(context, progress, meanwhile)
+            pulled = pull.pull_new(context, progress, meanwhile.land)
             pulled.duration_seconds -= begun.duration_seconds
             return pulled
 

@@ -108,6 +108,16 @@ def insert(tx: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -
         tx.exec_driver_sql(statement, values)
 
 
+def next_ids(tx: Connection, key: sa.Column[int], number: int) -> Sequence[int]:
+    """Values for so many rows to come of a key that the database counts up; no one else is given them."""
+    if tx.dialect.name != "postgresql":  # as SQLite counts: nobody else writes before this transaction ends
+        last = tx.execute(sa.select(sa.func.max(key))).scalar_one() or 0
+        return range(last + 1, last + 1 + number)
+    counter = sa.select(sa.func.pg_get_serial_sequence(key.table.name, key.name)).scalar_subquery()
+    rows = sa.select(sa.func.nextval(counter)).select_from(sa.func.generate_series(1, number).alias())
+    return tx.execute(rows).scalars().all()
+
+
 def update(tx: Connection, table: sa.Table, keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
     """Give the rows that have the same ``keys`` the other columns' values; all name the same columns.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -85,8 +85,42 @@ _SETTLE_CURRENT = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """Arrivals, sorted into what has to be stored and what is known."""
+
+    arrivals: list[Arrival]
+    """Those with new content; records never seen before come first."""
+    replaced: list[int]
+    """Rows that stop being current."""
+    counts: LandingCounts
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of news before it was stored."""
+
+    rows: Sequence[Landed]
+    """In the order of the news."""
+    outcomes: Mapping[int, str]
+    """Where they ended, by row; those that are missing wait."""
+    at: datetime
+
+    def end(self, row_id: int) -> dict[str, Any]:
+        """The columns that tell of it."""
+        outcome = self.outcomes.get(row_id)
+        return {"id": row_id, "outcome": outcome, "applied_at": None if outcome is None else self.at}
+
+
 def land(tx: Connection, connection: str, arrivals: Iterable[Arrival], run_id: str) -> LandingCounts:
-    """Store what is new; content that is already the current one costs nothing.
+    """Store what is new; content that is already the current one costs nothing."""
+    news = sort_out(tx, connection, arrivals)
+    store(tx, connection, run_id, news)
+    return news.counts
+
+
+def sort_out(tx: Connection, connection: str, arrivals: Iterable[Arrival]) -> News:
+    """Find what is new.
 
     What was read last counts, whatever its modified time: a CRM's clock may be set back.
     Of people who were forgotten nothing is stored or counted.
@@ -106,12 +140,28 @@ def land(tx: Connection, connection: str, arrivals: Iterable[Arrival], run_id: s
         elif arrival.content_hash != known[key][1]:
             changed.append(arrival)
             replaced.append(known[key][0])
-    if replaced:
-        _replace(tx, replaced)
-    if fresh or changed:
-        bulk.insert(tx, records, [_row(arrival, connection, run_id) for arrival in [*fresh, *changed]])
     unchanged = total - len(fresh) - len(changed)
-    return LandingCounts(len(fresh), len(changed), unchanged, tuple(row_id for row_id, _ in known.values()))
+    rows = tuple(row_id for row_id, _ in known.values())
+    return News([*fresh, *changed], replaced, LandingCounts(len(fresh), len(changed), unchanged, rows))
+
+
+def numbered(tx: Connection, news: News) -> list[Landed]:
+    """What is new, as it will be once it is stored."""
+    ids = bulk.next_ids(tx, records.c.id, len(news.arrivals))
+    return [
+        Landed(row_id, each.external_id, each.modified_at, each.payload, each.deleted, each.read_at)
+        for row_id, each in zip(ids, news.arrivals, strict=True)
+    ]
+
+
+def store(tx: Connection, connection: str, run_id: str, news: News, applied: Applied | None = None) -> None:
+    """Store what is new: as what became of it already, or else to be applied."""
+    if news.replaced:
+        _replace(tx, news.replaced)
+    rows = [_row(arrival, connection, run_id) for arrival in news.arrivals]
+    if applied is not None:
+        rows = [row | applied.end(landed.id) for row, landed in zip(rows, applied.rows, strict=True)]
+    bulk.insert(tx, records, rows)
 
 
 def waiting(tx: Connection, connection: str, limit: int, *, deletes: bool = True) -> list[Landed]:

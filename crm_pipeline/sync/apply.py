@@ -42,12 +42,12 @@ def apply_landed(
     """
     started = time.monotonic()
     report = begun or Report("apply")
-    _wake(context)
+    wake(context)
     with context.read() as tx:
         waiting = landing.count_waiting(tx, context.name)
         too_many = None if allow_deletes else too_many_deletes(tx, context.connection)
     total = report.counts.seen + waiting
-    while waiting and _apply_next(context, report, BATCH, deletes=too_many is None):
+    while waiting and apply_next(context, report, BATCH, deletes=too_many is None):
         progress(report.counts.seen, total)
     report.duration_seconds += time.monotonic() - started
     if too_many is not None:
@@ -55,33 +55,7 @@ def apply_landed(
     return report
 
 
-class Meanwhile:
-    """Applies what a pull has landed while the CRM makes its next page; deletes wait for the end."""
-
-    def __init__(self, context: Context, batch: int = BATCH) -> None:
-        """``batch``: so many records are worth a transaction."""
-        self.report = Report("apply")
-        self._context, self._batch = context, batch
-        self._waiting = 0
-
-    def __call__(self, landed: int) -> None:
-        """So many records have landed: apply a batch, where there is a whole one.
-
-        Raises:
-            LeaseLostError: another worker has taken over; what was committed stands.
-        """
-        self._waiting += landed
-        if self._waiting < self._batch:
-            return
-        started = time.monotonic()
-        if not self.report.counts.seen:
-            _wake(self._context)
-        self._waiting -= self._batch
-        _apply_next(self._context, self.report, self._batch, deletes=False)
-        self.report.duration_seconds += time.monotonic() - started
-
-
-def _wake(context: Context) -> None:
+def wake(context: Context) -> None:
     """Let what has another meaning by now be applied once more."""
     _wake_for_new_mapping(context)
     _wake_made_anew(context)
@@ -131,54 +105,81 @@ def _wake_for_new_mapping(context: Context) -> None:
         state.save(tx, context.name, mapping=digest)
 
 
-def _apply_next(context: Context, report: Report, limit: int, *, deletes: bool) -> bool:
+def apply_next(context: Context, report: Report, limit: int, *, deletes: bool) -> bool:
     """Apply the next batch; what the database refuses is narrowed down to the one record."""
     try:
         with context.write() as tx:
             rows = landing.waiting(tx, context.name, limit, deletes=deletes)
-            done = _apply_rows(context, tx, rows)
+            if not rows:
+                return False
+            settled = settle(context, tx, rows)
+            settled.save(context.run_id)
+            settled.tell(tx)
+            if any(row.deleted for row in rows):
+                _wake_ambiguous(context, tx)
     except (IntegrityError, DataError):
         # Either another program inserted the same contact a moment ago, and a second try
         # sees it; or one record holds what this database cannot store.
         if limit == 1:
             _reject_next(context, report, deletes=deletes)
             return True
-        return _apply_next(context, report, max(1, limit // 10), deletes=deletes)
-    done.add_to(report)
-    return bool(rows)
+        return apply_next(context, report, max(1, limit // 10), deletes=deletes)
+    settled.add_to(report)
+    return True
 
 
-class _Done:
-    """What a committed batch did."""
+class Settled:
+    """What becomes of a batch: worked out in memory, written by who asked for it."""
 
-    def __init__(self) -> None:
-        self.ended: defaultdict[Outcome, list[int]] = defaultdict(list)
-        """Landed rows, by where they ended."""
-        self.contact_ids: list[str] = []
-        self.conflicts = 0
+    def __init__(self, work: Workset, at: datetime) -> None:
+        """Nothing has become of anything yet."""
+        self.at = at
+        self.outcomes: dict[int, Outcome] = {}
+        """Where landed rows ended."""
+        self._work = work
+        self._contact_ids: list[str] = []
 
     def note(self, row: Landed, outcome: Outcome) -> None:
-        self.ended[outcome].append(row.id)
+        """A record ended here."""
+        self.outcomes[row.id] = outcome
+        if outcome is Outcome.CREATED or outcome is Outcome.UPDATED:
+            link = self._work.link(row.external_id)
+            contact = self._work.contact(link.contact_id) if link else None
+            if contact:
+                self._contact_ids.append(str(contact.values["id"]))
 
-    def settle(self, tx: Transaction, at: datetime) -> None:
-        """Say of each row where it ended."""
-        for outcome, rows in self.ended.items():
-            landing.settle(tx, rows, outcome.value, at)
+    def reject(self, row: Landed, rejected: RecordRejected) -> None:
+        """A record is set aside."""
+        self._work.new_rejects.append(
+            NewReject("pull", row.external_id, rejected.reasons, None, row.id, rejected.contact_id)
+        )
+        self.note(row, Outcome.REJECTED)
+
+    def save(self, run_id: str) -> None:
+        """Write what became of contacts, links and all that goes with them."""
+        self._work.save(run_id, self.at)
+
+    def tell(self, tx: Transaction) -> None:
+        """Write down where rows ended that are stored already."""
+        ended: defaultdict[Outcome, list[int]] = defaultdict(list)
+        for row_id, outcome in self.outcomes.items():
+            ended[outcome].append(row_id)
+        for outcome, row_ids in ended.items():
+            landing.settle(tx, row_ids, outcome.value, self.at)
 
     def add_to(self, report: Report) -> None:
-        report.counts.add(Counter({outcome: len(rows) for outcome, rows in self.ended.items()}))
-        report.conflicts += self.conflicts
+        """Count what has been committed."""
+        report.counts.add(Counter(self.outcomes.values()))
+        report.conflicts += len(self._work.conflicts)
         room = CONTACT_IDS_KEPT - len(report.contact_ids)
-        report.contact_ids.extend(self.contact_ids[:room])
+        report.contact_ids.extend(self._contact_ids[:room])
 
 
-def _apply_rows(context: Context, tx: Transaction, rows: list[Landed]) -> _Done:
-    done = _Done()
-    if not rows:
-        return done
-    work = Workset(tx, context.name, context.mapping)
-    mapped = _mapped(context, rows, work, done)
-    now = context.clock()
+def settle(context: Context, tx: Transaction, rows: list[Landed]) -> Settled:
+    """Work out what becomes of landed records."""
+    work, now = Workset(tx, context.name, context.mapping), context.clock()
+    settled = Settled(work, now)
+    mapped = _mapped(context, rows, settled)
     work.load(
         [row.external_id for row in rows],
         identities(values for _, values in mapped),
@@ -194,22 +195,11 @@ def _apply_rows(context: Context, tx: Transaction, rows: list[Landed]) -> _Done:
             else:
                 outcome = settler.delete(news) if row.deleted else settler.settle(news, values)
         except RecordRejected as rejected:
-            _reject(work, row, rejected)
-            outcome = Outcome.REJECTED
+            settled.reject(row, rejected)
         else:
             work.cleared_rejects.append(row.external_id)
-        done.note(row, outcome)
-        if outcome is Outcome.CREATED or outcome is Outcome.UPDATED:
-            link = work.link(row.external_id)
-            contact = work.contact(link.contact_id) if link else None
-            if contact:
-                done.contact_ids.append(str(contact.values["id"]))
-    done.conflicts = len(work.conflicts)
-    work.save(context.run_id, now)
-    done.settle(tx, now)
-    if any(row.deleted for row in rows):
-        _wake_ambiguous(context, tx)
-    return done
+            settled.note(row, outcome)
+    return settled
 
 
 def _wake_ambiguous(context: Context, tx: Transaction) -> None:
@@ -222,9 +212,7 @@ def _wake_ambiguous(context: Context, tx: Transaction) -> None:
     landing.wait_again(tx, context.name, ids=waiting)
 
 
-def _mapped(
-    context: Context, rows: list[Landed], work: Workset, done: _Done
-) -> list[tuple[Landed, Values | None]]:
+def _mapped(context: Context, rows: list[Landed], settled: Settled) -> list[tuple[Landed, Values | None]]:
     """Records that map, with None where a hook leaves one out; those that cannot are settled here."""
     mapped: list[tuple[Landed, Values | None]] = []
     for row in rows:
@@ -234,27 +222,18 @@ def _mapped(
         try:
             values = context.translator.to_contact(jsonio.loads(row.payload))
         except RecordRejected as rejected:
-            _reject(work, row, rejected)
-            done.note(row, Outcome.REJECTED)
+            settled.reject(row, rejected)
             continue
         mapped.append((row, values))
     return mapped
 
 
-def _reject(work: Workset, row: Landed, rejected: RecordRejected) -> None:
-    work.new_rejects.append(
-        NewReject("pull", row.external_id, rejected.reasons, None, row.id, rejected.contact_id)
-    )
-
-
 def _reject_next(context: Context, report: Report, *, deletes: bool) -> None:
     """Set the next record aside: the database will not hold it."""
     with context.write() as tx:
-        done = _Done()
+        settled = Settled(Workset(tx, context.name, context.mapping), context.clock())
         for row in landing.waiting(tx, context.name, 1, deletes=deletes):
-            work = Workset(tx, context.name, context.mapping)
-            _reject(work, row, RecordRejected({"record": "holds a value the database cannot store"}))
-            done.note(row, Outcome.REJECTED)
-            work.save(context.run_id, context.clock())
-        done.settle(tx, context.clock())
-    done.add_to(report)
+            settled.reject(row, RecordRejected({"record": "holds a value the database cannot store"}))
+        settled.save(context.run_id)
+        settled.tell(tx)
+    settled.add_to(report)

@@ -6,11 +6,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
+
+from sqlalchemy.engine import Connection as Transaction
 
 from crm_pipeline import instants
 from crm_pipeline.connectors.base import Page, Resume, ResumeError, Window
 from crm_pipeline.store import landing, state
+from crm_pipeline.store.landing import Arrival, LandingCounts
 from crm_pipeline.sync.absence import Seen, ask_for_rivals, note_absent
 from crm_pipeline.sync.arrivals import arrivals
 from crm_pipeline.sync.context import Context, Progress, no_progress
@@ -70,13 +74,16 @@ class _Progress:
         return min(self.newest, self.limit)
 
 
-def pull_new(
-    context: Context, progress: Progress = no_progress, meanwhile: Callable[[int], None] | None = None
-) -> Report:
+Note: TypeAlias = Callable[[Transaction], None]
+"""Writes down how far a pull has come."""
+Land: TypeAlias = Callable[[list[Arrival], Note], LandingCounts]
+"""Stores a page, and what is to be noted with it, in one transaction."""
+
+
+def pull_new(context: Context, progress: Progress = no_progress, land: Land | None = None) -> Report:
     """Read what changed since the last complete pull; go on where a killed one stopped.
 
-    ``meanwhile`` is called with the number of records that have just landed, while the next page
-    is on its way.
+    ``land`` may do more with a page than to store it: the next one is on its way.
 
     Raises:
         ConnectorError: the CRM could not be read to the end; pages read before stay.
@@ -84,10 +91,10 @@ def pull_new(
     """
     report = Report("pull")
 
-    def landed(counts: landing.LandingCounts) -> None:
+    def take(arrived: list[Arrival], note: Note) -> LandingCounts:
+        counts = land(arrived, note) if land is not None else _land(context, arrived, note)
         count(report, counts, progress)
-        if meanwhile is not None:
-            meanwhile(counts.created + counts.updated)
+        return counts
 
     with timed(context, report):
         readmit(context)
@@ -96,11 +103,11 @@ def pull_new(
         resumed = _resumed(stored, context.clock())
         here = resumed or _fresh(context, stored)
         try:
-            seen = _read_pages(context, here, landed)
+            seen = _read_pages(context, here, take)
         except ResumeError:
             with context.read() as tx:
                 here, resumed = _fresh(context, state.load(tx, context.name)), None
-            seen = _read_pages(context, here, landed)
+            seen = _read_pages(context, here, take)
         if here.since is None and resumed is None:
             # Only a reading of everything, from its first page to its last, can say what is absent.
             note_absent(context, seen)
@@ -110,21 +117,28 @@ def pull_new(
     return report
 
 
-def _read_pages(context: Context, here: _Progress, landed: Callable[[landing.LandingCounts], None]) -> Seen:
+def _read_pages(context: Context, here: _Progress, take: Land) -> Seen:
     with context.read() as tx:
         seen = Seen(landing.last_row(tx))
     for page in context.connector.pages(Window(since=here.since), here.next):
         here.note(page)
         arrived = list(arrivals(context, page.records, page.read_at))
-        with context.write() as tx:
-            counts = landing.land(tx, context.name, arrived, context.run_id)
-            values: dict[str, Any] = {"pull": here.to_json()}
-            if context.connection.listing.sorted_by_modified and here.watermark is not None:
-                values["watermark"] = here.watermark
-            state.save(tx, context.name, **values)
-        seen.add(counts.known)
-        landed(counts)
+        seen.add(take(arrived, partial(_save, context, here)).known)
     return seen
+
+
+def _land(context: Context, arrived: list[Arrival], note: Note) -> LandingCounts:
+    with context.write() as tx:
+        counts = landing.land(tx, context.name, arrived, context.run_id)
+        note(tx)
+    return counts
+
+
+def _save(context: Context, here: _Progress, tx: Transaction) -> None:
+    values: dict[str, Any] = {"pull": here.to_json()}
+    if context.connection.listing.sorted_by_modified and here.watermark is not None:
+        values["watermark"] = here.watermark
+    state.save(tx, context.name, **values)
 
 
 def _finish(context: Context, here: _Progress, report: Report) -> None:
@@ -155,7 +169,7 @@ def _fresh(context: Context, stored: state.ConnectionState | None) -> _Progress:
     return _Progress(watermark - overlap, context.clock())
 
 
-def count(report: Report, counts: landing.LandingCounts, progress: Progress) -> None:
+def count(report: Report, counts: LandingCounts, progress: Progress) -> None:
     """Add a page to a report."""
     report.pages += 1
     report.counts.created += counts.created

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import fields
+
 import pytest
 from sqlalchemy import Engine
 
 from crm_pipeline import ExternalCrmService
-from crm_pipeline.connectors.base import CrmUnavailableError
+from crm_pipeline.connectors.base import CrmUnavailableError, Record
 from crm_pipeline.settings import load_settings
 from crm_pipeline.store import state
 from crm_pipeline.sync import apply
-from crm_pipeline.sync.apply import Meanwhile, apply_landed
-from crm_pipeline.sync.context import lease_held
+from crm_pipeline.sync.apply import apply_landed
+from crm_pipeline.sync.context import Context, lease_held
+from crm_pipeline.sync.meanwhile import Meanwhile
 from crm_pipeline.sync.pull import pull_new
-from crm_pipeline_tests.fakes import FakeCrm
+from crm_pipeline_tests.fakes import Crash, FakeCrm
+from crm_pipeline_tests.sync.two_sides import FaultyContext
 from crm_pipeline_tests.sync.world import World
 
 
@@ -21,6 +26,13 @@ def _filled(crm: FakeCrm, number: int) -> None:
     crm.page_size = 2
     for each in range(number):
         crm.put(phone=f"62811000000{each:02d}@c.us", name=f"n{each}")
+
+
+class _ListsDeleted(FakeCrm):
+    """Deleted records stay in its listing."""
+
+    def record(self, external_id: str) -> Record:
+        return super().record(external_id)._replace(deleted="deleted" in self.records[external_id])
 
 
 class _Pages:
@@ -44,11 +56,122 @@ def test_what_landed_is_applied_between_pages(world: World) -> None:
     context = world.context()
     with lease_held(context):
         meanwhile = Meanwhile(context, batch=4)
-        pulled = pull_new(context, meanwhile=meanwhile)
+        pulled = pull_new(context, land=meanwhile.land)
         assert pages.contacts == [0, 0, 4, 4]
         assert meanwhile.report.counts.created == 4
         applied = apply_landed(context, begun=meanwhile.report)
     assert (pulled.counts.created, applied.counts.created, len(world.ids())) == (7, 7, 7)
+
+
+def _pull(world: World, batch: int) -> Meanwhile:
+    context = world.context()
+    with lease_held(context):
+        with context.write() as tx:
+            state.ensure(tx, context.name, polling=False)
+        meanwhile = Meanwhile(context, batch)
+        pull_new(context, land=meanwhile.land)
+    return meanwhile
+
+
+def _outcomes(world: World) -> dict[str, str | None]:
+    return {row["external_id"]: row["outcome"] for row in world.rows("external_records") if row["current"]}
+
+
+def test_a_page_that_is_a_batch_lands_as_what_it_became(world: World) -> None:
+    """New, changed, rejected: in the transaction that stores it; its history names the stored rows."""
+    crm = world.crm
+    _filled(crm, 4)
+    without_id = crm.put(name="nobody")
+    crm.page_size = 5
+    assert +_pull(world, batch=5).report.counts.by_outcome() == {"created": 4, "rejected": 1}
+    first = _outcomes(world)
+    assert (first.pop(without_id), set(first.values())) == ("rejected", {"created"})
+    crm.clock.pass_by(hours=1)
+    for each in list(first):
+        crm.put(each, name="renamed")
+    crm.page_size = 4
+    assert +_pull(world, batch=4).report.counts.by_outcome() == {"updated": 4}
+    landed = {row["id"]: row for row in world.rows("external_records")}
+    assert len(landed) == 9
+    assert [row["record_id"] for row in world.rows("rejects")] == [
+        row_id for row_id, row in landed.items() if row["external_id"] == without_id
+    ]
+    for change in world.rows("contact_changes"):
+        record = landed[change["record_id"]]
+        assert json.loads(record["payload"])["phone"] == change["contact_id"]
+        assert record["current"] == (change["rule"] != "created")
+        assert record["applied_at"] == change["at"]
+
+
+@pytest.mark.parametrize("at", ["in transaction", "after transaction"])
+def test_such_a_page_is_there_whole_or_not_at_all(world: World, at: str) -> None:
+    """Wherever a worker dies, the next one makes the same of it, once."""
+    _filled(world.crm, 4)
+    world.crm.page_size = 4
+
+    def die(where: str) -> None:
+        if where == at and (len(world.ids()) == 4) == (at == "after transaction"):
+            world.crm.fault = lambda _where: None
+            raise Crash
+
+    context = FaultyContext(**{each.name: getattr(world.context(), each.name) for each in fields(Context)})
+    with lease_held(context):
+        with context.write() as tx:
+            state.ensure(tx, context.name, polling=False)
+        world.crm.fault = die
+        with pytest.raises(Crash):
+            pull_new(context, land=Meanwhile(context, batch=4).land)
+    assert len(world.rows("external_records")) == len(world.ids()) == (4 if at == "after transaction" else 0)
+    world.sync(push=False)
+    assert len(world.rows("external_records")) == len(world.ids()) == 4
+    assert set(_outcomes(world).values()) == {"created"}
+    assert len(world.rows("contact_changes")) == 4
+
+
+def test_what_waits_goes_before_a_page(world: World) -> None:
+    """Records are applied in the order in which they landed, however large the pages are."""
+    crm = world.crm
+    context = world.context()
+    first = crm.put(phone="6281100000001@c.us", name="first")
+    with lease_held(context):
+        with context.write() as tx:
+            state.ensure(tx, context.name, polling=False)
+        pull_new(context)  # and dies before it applies
+    rival = crm.put(phone="6281100000001@c.us", name="second")
+    crm.page_size = 2
+    meanwhile = _pull(world, batch=1)
+    assert +meanwhile.report.counts.by_outcome() == {"created": 1}
+    world.apply()
+    assert _outcomes(world) == {first: "created", rival: "rejected"}
+
+
+def test_deletes_wait_for_the_end(world: World) -> None:
+    """A page that lists deleted records too is applied without them."""
+    crm = world.crm = _ListsDeleted()
+    _filled(crm, 3)
+    world.sync(push=False)
+    crm.page_size = 10
+    gone, *_ = _outcomes(world)
+    crm.put(gone, deleted=True)
+    crm.put(phone="6281199999999@c.us")
+    _pull(world, batch=1)
+    assert set(_outcomes(world).values()) == {"created", None}
+    world.apply()
+    assert sum(row["archived_at"] is not None for row in world.rows("contacts")) == 1
+
+
+def test_what_the_database_refuses_holds_up_no_other(world: World) -> None:
+    """The page lands all the same, and all but the one record is applied."""
+    world.sql("CREATE UNIQUE INDEX each_note_once ON contacts (notes)")
+    world.crm.page_size = 4
+    for each, notes in enumerate(["a", "b", "a", None]):
+        world.crm.put(phone=f"62811000000{each:02d}@c.us", notes=notes)
+    meanwhile = _pull(world, batch=4)
+    assert len(world.rows("external_records")) == 4
+    report = world.apply()
+    report.counts.add(meanwhile.report.counts.by_outcome())
+    assert +report.counts.by_outcome() == {"created": 3, "rejected": 1}
+    assert len(world.ids()) == 3
 
 
 def test_a_reject_of_this_pull_asks_the_crm_nothing_yet(world: World) -> None:
@@ -61,7 +184,7 @@ def test_a_reject_of_this_pull_asks_the_crm_nothing_yet(world: World) -> None:
     with lease_held(context):
         with context.write() as tx:
             state.ensure(tx, context.name, polling=False)
-        pull_new(context, meanwhile=Meanwhile(context, batch=1))
+        pull_new(context, land=Meanwhile(context, batch=1).land)
         asked = [crm.calls]
         for _ in range(2):
             apply_landed(context)

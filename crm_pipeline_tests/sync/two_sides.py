@@ -28,11 +28,11 @@ from crm_pipeline.connectors.base import ConnectorError, CrmUnavailableError, Wr
 from crm_pipeline.store import landing, state
 from crm_pipeline.store.engine import writing
 from crm_pipeline.store.tables import metadata
-from crm_pipeline.sync.apply import Meanwhile
 from crm_pipeline.sync.context import Context, lease_held
 from crm_pipeline.sync.events import apply_all
 from crm_pipeline.sync.forget import forget
 from crm_pipeline.sync.mapping import FieldMapping
+from crm_pipeline.sync.meanwhile import Meanwhile
 from crm_pipeline.sync.pull import pull_new
 from crm_pipeline.sync.push import push_changed
 from crm_pipeline.sync.reports import Report
@@ -78,7 +78,7 @@ def _steps(context: Context) -> tuple[Callable[[Context], Report], ...]:
     meanwhile, pulled = Meanwhile(context, 1), list[Report]()
 
     def pull(context: Context) -> Report:
-        pulled.append(pull_new(context, meanwhile=meanwhile))
+        pulled.append(pull_new(context, land=meanwhile.land))
         return pulled[-1]
 
     def push(context: Context) -> Report:
