@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import os
 import sys
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
+from crm_pipeline.garbage import COLLECT_AFTER
 from crm_pipeline_tests.postgres import PostgresServer
 
 if TYPE_CHECKING:  # tests of pure code should not wait for the database's modules
@@ -75,6 +77,13 @@ def _loopback_only(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(_loopback_only)
+
+
+def pytest_collection_finish() -> None:
+    """What the modules hold stays: to look through all of it for garbage was a tenth of the suite's time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
 
 
 _server = pytest.StashKey[PostgresServer]()
