@@ -9,6 +9,10 @@ RUN := $(VENV)/bin/python -m
 INSTALL := $(RUN) pip install --quiet --disable-pip-version-check
 SOURCES := crm_pipeline crm_pipeline_tests tools benchmarks
 
+# What Python has compiled is kept, whatever the shell says: each of some hundred processes of the tests, and
+# each of Dagster's, would compile all of ours anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 # What a caller may add, as in: make test ARGS="-k merge"
 ARGS ?=
 

@@ -28,7 +28,8 @@ from crm_pipeline_tests.databases import Databases
 from crm_pipeline_tests.fakes import FakeCrm
 from crm_pipeline_tests.sync.world import World
 from crm_pipeline_tests.system.compare import compare, contact_id
-from crm_pipeline_tests.system.stage import PAGE, Done, Stage, on_stage
+from crm_pipeline_tests.system.offspring import Done
+from crm_pipeline_tests.system.stage import PAGE, Stage, on_stage
 from tools.prove import databases
 
 MANY = 20_000

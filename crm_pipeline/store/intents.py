@@ -51,7 +51,8 @@ _OURS = (
     .where(intents.c.connection == sa.bindparam("connection"))
     .order_by(intents.c.created_at)
 )
-_OPEN_OF = _OURS.where(intents.c.state == "open", one_of(intents.c.contact_id, "ids"))
+_ALL_OPEN = _OURS.where(intents.c.state == "open")
+_OPEN_OF = _ALL_OPEN.where(one_of(intents.c.contact_id, "ids"))
 _CLOSE = (
     intents.update()
     .where(one_of(intents.c.id, "ids"))
@@ -110,7 +111,7 @@ def name_job(tx: Connection, ids: Iterable[str], job: str | None) -> None:
 
 def all_open(tx: Connection, connection: str) -> list[Intent]:
     """Writes nobody knows the end of."""
-    return _load(tx, connection, intents.c.state == "open")
+    return [Intent(*row) for row in _COLUMNS.rows(tx, _ALL_OPEN, {"connection": connection})]
 
 
 def open_of(tx: Connection, connection: str, contact_ids: Collection[str]) -> dict[str, Intent]:

@@ -41,9 +41,7 @@ def give_up(holder: str) -> None:
 
 def take(tx: Connection, name: str, holder: str, now: datetime) -> bool:
     """Take a lease that is free, has run out, or whose holder is a dead process of this host."""
-    row = tx.execute(
-        sa.select(leases.c.holder, leases.c.expires_at).where(leases.c.name == name)
-    ).one_or_none()
+    row = tx.execute(_HELD_BY, {"of": name}).one_or_none()
     if row is None:
         try:
             with tx.begin_nested():
@@ -53,8 +51,8 @@ def take(tx: Connection, name: str, holder: str, now: datetime) -> bool:
         return True
     if row.expires_at > now and row.holder != holder and _may_live(row.holder):
         return False
-    statement = leases.update().where(leases.c.name == name, leases.c.holder == row.holder)
-    return tx.execute(statement.values(holder=holder, expires_at=now + TERM)).rowcount == 1
+    taken = {"of": name, "by": row.holder, "next": holder, "until": now + TERM}
+    return tx.execute(_TAKE_OVER, taken).rowcount == 1
 
 
 def is_held(tx: Connection, name: str, now: datetime) -> bool:
@@ -92,16 +90,20 @@ def renew(tx: Connection, name: str, holder: str, now: datetime, term: timedelta
     return tx.execute(_RENEW, {"of": name, "by": holder, "until": now + term}).rowcount == 1
 
 
-_RENEW = (  # made once: every transaction of a worker begins with it
-    leases.update()
-    .where(leases.c.name == sa.bindparam("of"), leases.c.holder == sa.bindparam("by"))
-    .values(expires_at=sa.bindparam("until", type_=leases.c.expires_at.type))
+# Made once: every transaction of a worker begins with one, and each run with the others.
+_THIS = leases.c.name == sa.bindparam("of")
+_OURS = (_THIS, leases.c.holder == sa.bindparam("by"))
+_RENEW = (
+    leases.update().where(*_OURS).values(expires_at=sa.bindparam("until", type_=leases.c.expires_at.type))
 )
+_HELD_BY = sa.select(leases.c.holder, leases.c.expires_at).where(_THIS)
+_TAKE_OVER = _RENEW.values(holder=sa.bindparam("next"))
+_RELEASE = leases.delete().where(*_OURS)
 
 
 def release(tx: Connection, name: str, holder: str) -> None:
     """Give a lease back."""
-    tx.execute(leases.delete().where(leases.c.name == name, leases.c.holder == holder))
+    tx.execute(_RELEASE, {"of": name, "by": holder})
 
 
 def forget(tx: Connection, names: Collection[str]) -> None:

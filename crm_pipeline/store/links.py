@@ -57,6 +57,9 @@ _BY_EXTERNAL_ID = _OURS.where(one_of(links.c.external_id, "ids"))
 _OWNERS = sa.select(links.c.external_id, links.c.contact_id).where(
     links.c.connection == sa.bindparam("connection"), one_of(links.c.external_id, "ids")
 )
+_ORPHANED = sa.select(links.c.contact_id).where(
+    links.c.connection == sa.bindparam("connection"), links.c.contact_deleted_at.is_not(None)
+)
 _BY_CONTACT = _OURS.where(one_of(links.c.contact_id, "ids"))
 
 
@@ -145,10 +148,7 @@ def portion(tx: Connection, connection: str, after: str, size: int) -> list[Link
 
 def orphaned(tx: Connection, connection: str) -> list[str]:
     """Ids of contacts that were deleted and whose links remain."""
-    query = sa.select(links.c.contact_id).where(
-        links.c.connection == connection, links.c.contact_deleted_at.is_not(None)
-    )
-    return list(tx.execute(query).scalars())
+    return list(tx.execute(_ORPHANED, {"connection": connection}).scalars())
 
 
 def readdress(tx: Connection, connection: str, contact_id: str, new_id: str) -> None:

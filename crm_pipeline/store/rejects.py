@@ -121,6 +121,8 @@ def clear(tx: Connection, connection: str, source: Source, keys: Collection[str]
 def dismiss(tx: Connection, connection: str, ids: Collection[int], at: datetime) -> int:
     """Forget rejects; how many there were. Their records count as skipped from now on."""
     chosen = load(tx, connection, ids)
+    if not chosen:
+        return 0
     records = [reject.record_id for reject in chosen if reject.record_id is not None]
     tx.execute(
         external_records.update()

@@ -40,16 +40,18 @@ class RunRow:
 
 def load(tx: Connection, name: str) -> ConnectionState | None:
     """The state, or None for a connection never used."""
-    query = sa.select(
-        connections.c.polling,
-        connections.c.watermark,
-        connections.c.pull,
-        connections.c.mapping,
-        connections.c.last_read_at,
-        connections.c.last_full_read_at,
-    ).where(connections.c.name == name)
-    row = tx.execute(query).one_or_none()
+    row = tx.execute(_LOAD, {"name": name}).one_or_none()
     return None if row is None else ConnectionState(*row)
+
+
+_LOAD = sa.select(  # made once: it is asked for several times in each run
+    connections.c.polling,
+    connections.c.watermark,
+    connections.c.pull,
+    connections.c.mapping,
+    connections.c.last_read_at,
+    connections.c.last_full_read_at,
+).where(connections.c.name == sa.bindparam("name"))
 
 
 def ensure(tx: Connection, name: str, *, polling: bool) -> ConnectionState:

@@ -136,9 +136,7 @@ def waiting(tx: Connection, connection: str, now: datetime, limit: int) -> list[
 
 def count_waiting(tx: Connection, connection: str, now: datetime) -> int:
     """How many events are due."""
-    return tx.execute(
-        sa.select(sa.func.count()).select_from(events).where(*_due(connection, now))
-    ).scalar_one()
+    return tx.execute(_COUNT_WAITING, {"connection": connection, "now": now}).scalar_one()
 
 
 def due_by_action(
@@ -170,12 +168,21 @@ def waiting_about(tx: Connection, connection: str) -> set[str]:
     return {name for row in tx.execute(query) for name in row if name is not None}
 
 
-def _due(connection: str, now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+def _due(connection: Any, now: Any) -> tuple[sa.ColumnElement[bool], ...]:
+    """Those that wait: of a connection and at a moment, or of parameters for them."""
     return (
         events.c.connection == connection,
         events.c.outcome.is_(None),
         sa.or_(events.c.next_attempt_at.is_(None), events.c.next_attempt_at <= now),
     )
+
+
+# Made once: each run asks, mostly for nothing.
+_COUNT_WAITING = (
+    sa.select(sa.func.count())
+    .select_from(events)
+    .where(*_due(sa.bindparam("connection"), sa.bindparam("now", type_=events.c.next_attempt_at.type)))
+)
 
 
 def settle(tx: Connection, outcomes: Sequence[tuple[int, str]], run_id: str, at: datetime) -> None:

@@ -72,7 +72,7 @@ def on_dagster(folder: Path, crm: GenericCrm, **variables: str) -> Iterator[Dev]
             PROJECT, home, port, folder=folder, environment=environment, log=folder / "dagster.log"
         ):
             url = f"http://127.0.0.1:{port}"
-            wait_until(DagsterUi(url).loaded, seconds=120, what="loading our code")
+            wait_until(DagsterUi(url).loaded, seconds=120, what="loading our code", every=0.5)
             yield Dev(crm, url, home)
 
 

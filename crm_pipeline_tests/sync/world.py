@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -32,6 +33,12 @@ WRITTEN_BY_SYNC = (
     "conflicts",
     "rejects",
 )
+
+
+@cache
+def _all_of(table: str) -> sa.Select[Any]:
+    """A select of all its rows, put together once."""
+    return sa.select(metadata.tables[table])
 
 
 @dataclass
@@ -98,10 +105,7 @@ class World:
     def tables(self, *names: str) -> dict[str, list[dict[str, Any]]]:
         """All rows of some tables, as they are at one moment."""
         with reading(self.engine) as tx:
-            return {
-                name: [dict(row) for row in tx.execute(sa.select(metadata.tables[name])).mappings()]
-                for name in names
-            }
+            return {name: [dict(row) for row in tx.execute(_all_of(name)).mappings()] for name in names}
 
     def ids(self) -> set[str]:
         """All contacts."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,8 +18,9 @@ import psutil
 from crm_pipeline.simulators.contacts import phone_of
 from crm_pipeline.simulators.faults import Faults
 from crm_pipeline_tests.system.compare import Edits, RowWrites, compare
+from crm_pipeline_tests.system.offspring import Offspring
 from crm_pipeline_tests.system.snare import Moment
-from crm_pipeline_tests.system.stage import PAGE, Stage, finish, sent
+from crm_pipeline_tests.system.stage import PAGE, Stage, sent
 
 REASONS = {
     "invalid_phone": "id",
@@ -368,7 +368,7 @@ def _pair(stage: Stage, proof: Proof) -> int:
         stage.start("sync", "--json", PGAPPNAME=_SEATS[1]) as other,
     ):
         stage.snare.hold(partial(_both_at_work, stage, (one, other)))
-        ends = [finish(one), finish(other)]
+        ends = [one.finish(), other.finish()]
     stage.snare.clear()
     for end in ends:
         proof.claim("error of a sync", end.err, "")
@@ -378,9 +378,9 @@ def _pair(stage: Stage, proof: Proof) -> int:
 _SEATS = ("one sync", "other sync")
 
 
-def _both_at_work(stage: Stage, processes: Sequence[subprocess.Popen[str]]) -> bool:
+def _both_at_work(stage: Stage, processes: Sequence[Offspring]) -> bool:
     """Whether both have come as far as the database, or one has ended."""
-    if any(process.poll() is not None for process in processes):
+    if any(process.ended() for process in processes):
         return True
     if stage.other.kind == "sqlite":
         path = str(stage.other.path)

@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -20,11 +18,10 @@ from sqlalchemy.engine import make_url
 
 from crm_pipeline.simulators.generic import CONTACTS_PATH, CrmOptions, GenericCrm, create_app
 from crm_pipeline.simulators.serve import running
+from crm_pipeline_tests.system.offspring import PATIENCE, Done, Offspring
 from crm_pipeline_tests.system.snare import Moment, Snare
 
 PROJECT = Path(__file__).parents[2]
-PATIENCE = 300.0
-"""Seconds after which a process is taken to hang."""
 _ENVIRONMENT = {
     "PATH": os.defpath,
     "PYTHONPATH": str(PROJECT),
@@ -34,20 +31,6 @@ CONNECTION = "connection.yaml"
 PAGE = 100
 """Records in a page."""
 _TICK = 0.002
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """How a process ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def steps(self) -> dict[str, dict[str, Any]]:
-        """The steps of ``--json``, by name."""
-        return {step["step"]: step for step in json.loads(self.out)["steps"]}
 
 
 class OtherProgram:
@@ -114,27 +97,19 @@ class Stage:
         }
         (self.folder / CONNECTION).write_text(json.dumps(described))
 
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **environment: str) -> Offspring:
         """Start ``crm-pipeline`` beside us, with these variables as well."""
         self.processes += 1
-        return subprocess.Popen(
-            [sys.executable, "-m", "crm_pipeline.cli.main", *arguments],
-            cwd=self.folder,
-            env={**_ENVIRONMENT, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return Offspring(arguments, self.folder, {**_ENVIRONMENT, **environment})
 
     def run(self, *arguments: str) -> Done:
         """Run ``crm-pipeline … --json`` to its end.
 
         Raises:
-            subprocess.TimeoutExpired: it hangs.
+            TimeoutError: it hung.
         """
         with self.start(*arguments, "--json") as process:
-            return finish(process)
+            return process.finish()
 
     def must(self, *arguments: str) -> Done:
         """Run ``crm-pipeline`` and insist on exit code 0."""
@@ -152,7 +127,7 @@ class Stage:
     def kill_when(self, condition: Callable[[], bool], delay: float, *arguments: str) -> None:
         """Start ``crm-pipeline`` and kill it so many seconds after a condition has come true."""
         with self.start(*arguments) as process:
-            while process.poll() is None and not condition():
+            while not (process.ended() or condition()):
                 time.sleep(_TICK)
             time.sleep(delay)
             process.kill()
@@ -172,23 +147,9 @@ class Stage:
         raise AssertionError(f"after {most} runs there was still something to do: {done}")
 
 
-def _killed(process: subprocess.Popen[str]) -> None:
-    done = finish(process)
+def _killed(process: Offspring) -> None:
+    done = process.finish()
     assert done.code == -signal.SIGKILL, f"it ended before it could be killed: {done}"
-
-
-def finish(process: subprocess.Popen[str]) -> Done:
-    """Wait for the end of a process.
-
-    Raises:
-        subprocess.TimeoutExpired: it hangs.
-    """
-    try:
-        out, err = process.communicate(timeout=PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise
-    return Done(process.returncode, out, err)
 
 
 @contextmanager

@@ -11,22 +11,33 @@ import subprocess
 import sys
 import urllib.request
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from crm_pipeline.cli.dagster_ui import DagsterUi
 from crm_pipeline.cli.http_api import HttpApi
 from crm_pipeline.cli.processes import usable_port, wait_until
 from crm_pipeline.simulators.generic import CONTACTS_PATH, GenericCrm, create_app
 from crm_pipeline.simulators.serve import running
+from crm_pipeline_tests.orchestration.processes import (
+    CONNECTION,
+    GOING,
+    Dev,
+    backfill_status,
+    runs,
+    start_backfill,
+)
 
 PROJECT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "crm_pipeline.cli.main")
 DEMO = (*COMMAND, "demo", "--json")
 
-pytestmark = pytest.mark.timeout(600)  # real Dagster processes; a run costs them seconds
+pytestmark = pytest.mark.timeout(600)  # real Dagster processes; the backfill daemon alone loops every 30 s
 
 
 @pytest.fixture
@@ -119,30 +130,65 @@ def test_once_leaves_nothing_behind_and_the_same_again_stays_up(folder: Path) ->
     wait_until(lambda: processes_of(folder) == [], seconds=10, what="the end of all processes")
 
 
-def test_dev_polls_by_itself_on_the_settings_in_env(folder: Path) -> None:
-    """With SYNC_MODE=polling contacts arrive without a click, the API answers; Ctrl-C ends all processes."""
-    crm, listening = GenericCrm.seeded(40), ports()
+def test_dev_polls_by_itself_and_thirty_days_are_one_run(folder: Path) -> None:
+    """With SYNC_MODE=polling contacts arrive without a click, each minute; the API answers.
+
+    A backfill over 30 days is one run for each asset. A second one is refused; Ctrl-C ends all processes.
+    """
+    crm = GenericCrm.seeded(90, days=45)
+    _, port, _, api_port = listening = ports()
+    days = [(datetime.now(UTC) - timedelta(days=1 + back)).strftime("%Y-%m-%d") for back in range(30)]
+    of_those_days = sum(record["updated_at"][:10] in days for record in crm.records.values())
     with running(create_app(crm)) as crm_url:
+        (folder / "crm.yaml").write_text(CONNECTION)
         (folder / ".env").write_text(
             "EXTERNAL_CRM_ENABLED=true\nEXTERNAL_CRM_SYNC_MODE=polling\nEXTERNAL_CRM_SYNC_INTERVAL=1\n"
             f"EXTERNAL_CRM_API_URL={crm_url}{CONTACTS_PATH}\nEXTERNAL_CRM_API_KEY={crm.options.api_key}\n"
-            "CRM_API_KEY=key-of-the-tests\n"
+            "EXTERNAL_CRM_CONFIG=crm.yaml\nEXTERNAL_CRM_PUSH=auto\nCRM_API_KEY=key-of-the-tests\n"
         )
         clean = {**os.environ, "PYTHONPATH": str(PROJECT)}
         command = [*COMMAND, "dev", *listening]
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(command, cwd=folder, env=clean, stdout=log, stderr=log)
+        dev = Dev(crm, f"http://127.0.0.1:{port}", folder / "var" / "dagster")
         try:
-            wait_until(lambda: _contacts(folder) == 40, seconds=200, what="the first poll")
-            status = HttpApi(f"http://127.0.0.1:{listening[-1]}", "key-of-the-tests").status()
-            assert (status.status, status.document["contacts"]) == (200, 40)
+            wait_until(DagsterUi(dev.url).loaded, seconds=200, what="loading our code", every=0.5)
+            backfill = start_backfill(dev, ["external_contacts", "contacts"], days)
             second = subprocess.run(command, cwd=folder, env=clean, capture_output=True, check=False)
             assert second.returncode == 1
             assert b"in use by another process" in second.stderr
+            wait_until(lambda: _contacts(folder) == 90, seconds=200, what="the first poll")
+            status = HttpApi(f"http://127.0.0.1:{api_port}", "key-of-the-tests").status()
+            assert (status.status, status.document["contacts"]) == (200, 90)
+            wait_until(
+                lambda: backfill_status(dev, backfill) not in GOING,
+                seconds=240,
+                what="the backfill",
+                every=1.0,
+            )
+            assert backfill_status(dev, backfill) == "COMPLETED_SUCCESS"
+            wait_until(lambda: len(_polls(dev)) > 1, seconds=150, what="two polls", every=1.0)
+            polls = _polls(dev)
+            made = [run for run in runs(dev) if run["tags"].get("dagster/backfill") == backfill]
+            figures = {run.id: run.figures for run in DagsterUi(dev.url).runs()}
         finally:
             process.send_signal(signal.SIGINT)
             assert process.wait(timeout=60) == 0, (folder / "log").read_text()
     assert processes_of(folder) == []
+    seen = {asset: numbers["seen"] for run in made for asset, numbers in figures[run["runId"]].items()}
+    assert len(made) == 2
+    assert seen["external_contacts"] == of_those_days
+    assert set(seen) == {"external_contacts", "contacts"}
+    assert {run["jobName"] for run in polls} == {"sync_job"}
+    gaps = [later["creationTime"] - earlier["creationTime"] for earlier, later in pairwise(polls)]
+    assert all(abs(gap - 60) < 5 for gap in gaps), gaps
+
+
+def _polls(dev: Dev) -> list[dict[str, Any]]:
+    """Runs that the schedule asked for, oldest first."""
+    return [
+        run for run in reversed(runs(dev)) if run["tags"].get("dagster/schedule_name") == "polling_schedule"
+    ]
 
 
 def _contacts(folder: Path) -> int:

@@ -29,7 +29,7 @@ from crm_pipeline_tests.api.test_serve import served
 from crm_pipeline_tests.databases import Databases, PostgresDatabases, SqliteDatabases
 from crm_pipeline_tests.system.compare import Edits, compare
 from crm_pipeline_tests.system.snare import Moment
-from crm_pipeline_tests.system.stage import PAGE, Stage, crm_of, finish, on_stage
+from crm_pipeline_tests.system.stage import PAGE, Stage, crm_of, on_stage
 
 PHONES = [f"62812340000{number:02}" for number in range(60)]
 FULL = """
@@ -149,7 +149,7 @@ def test_a_worker_that_stands_still_writes_nothing_later(stage: Stage) -> None:
             stage.must("sync")
             before = (other.sql("SELECT * FROM contacts ORDER BY id"), len(stage.crm.log))
             stopped.send_signal(signal.SIGCONT)
-            done = finish(stopped)
+            done = stopped.finish()
         finally:
             stopped.kill()
     assert done.code == 1
