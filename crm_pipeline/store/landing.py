@@ -75,6 +75,35 @@ _THESE = (
     CURRENT,
     one_of(records.c.external_id, "ids"),
 )
+_THE_SAME = sa.and_(*(records.c[name] == links.c[name] for name in ("connection", "external_id")))
+_ALIVE = ~records.c.deleted
+_WAIT = (records.c.connection == sa.bindparam("of"), records.c.outcome.is_(None))
+_WAITING = (
+    sa.select(
+        records.c.id,
+        records.c.external_id,
+        records.c.modified_at,
+        records.c.payload,
+        records.c.deleted,
+        records.c.read_at,
+    )
+    .where(*_WAIT)
+    .order_by(records.c.id)
+    .limit(sa.bindparam("limit"))
+)
+_WAITING_ALIVE = _WAITING.where(_ALIVE)
+_COUNT_WAITING = sa.select(sa.func.count()).select_from(records).where(*_WAIT)
+_COUNT_WAITING_ALIVE = _COUNT_WAITING.where(_ALIVE)
+_COUNT_WAITING_DELETES = (
+    sa.select(sa.func.count())
+    .select_from(records.join(links, _THE_SAME))
+    .where(*_WAIT, records.c.deleted, links.c.external_deleted_at.is_(None))
+)
+_MADE_ANEW = (
+    sa.select(links.c.external_id)
+    .join(contacts, contacts.c.id == links.c.contact_id)
+    .where(links.c.connection == sa.bindparam("of"), links.c.contact_deleted_at.is_not(None))
+)
 _PAYLOADS = sa.select(records.c.external_id, records.c.payload).where(*_THESE)
 _CURRENT_OF = sa.select(records.c.external_id, records.c.id, records.c.content_hash).where(*_THESE)
 _DISTRUST = records.update().where(*_THESE, records.c.content_hash != "").values(content_hash="")
@@ -86,7 +115,7 @@ _SETTLE_CURRENT = (
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class Sorted:
     """Arrivals, sorted into what has to be stored and what is known."""
 
     arrivals: list[Arrival]
@@ -119,7 +148,7 @@ def land(tx: Connection, connection: str, arrivals: Iterable[Arrival], run_id: s
     return news.counts
 
 
-def sort_out(tx: Connection, connection: str, arrivals: Iterable[Arrival]) -> News:
+def sort_out(tx: Connection, connection: str, arrivals: Iterable[Arrival]) -> Sorted:
     """Find what is new.
 
     What was read last counts, whatever its modified time: a CRM's clock may be set back.
@@ -142,10 +171,10 @@ def sort_out(tx: Connection, connection: str, arrivals: Iterable[Arrival]) -> Ne
             replaced.append(known[key][0])
     unchanged = total - len(fresh) - len(changed)
     rows = tuple(row_id for row_id, _ in known.values())
-    return News([*fresh, *changed], replaced, LandingCounts(len(fresh), len(changed), unchanged, rows))
+    return Sorted([*fresh, *changed], replaced, LandingCounts(len(fresh), len(changed), unchanged, rows))
 
 
-def numbered(tx: Connection, news: News) -> list[Landed]:
+def numbered(tx: Connection, news: Sorted) -> list[Landed]:
     """What is new, as it will be once it is stored."""
     ids = bulk.next_ids(tx, records.c.id, len(news.arrivals))
     return [
@@ -154,7 +183,7 @@ def numbered(tx: Connection, news: News) -> list[Landed]:
     ]
 
 
-def store(tx: Connection, connection: str, run_id: str, news: News, applied: Applied | None = None) -> None:
+def store(tx: Connection, connection: str, run_id: str, news: Sorted, applied: Applied | None = None) -> None:
     """Store what is new: as what became of it already, or else to be applied."""
     if news.replaced:
         _replace(tx, news.replaced)
@@ -166,48 +195,24 @@ def store(tx: Connection, connection: str, run_id: str, news: News, applied: App
 
 def waiting(tx: Connection, connection: str, limit: int, *, deletes: bool = True) -> list[Landed]:
     """The oldest records that have not been applied; without tombstones unless ``deletes``."""
-    query = (
-        sa.select(
-            records.c.id,
-            records.c.external_id,
-            records.c.modified_at,
-            records.c.payload,
-            records.c.deleted,
-            records.c.read_at,
-        )
-        .where(records.c.connection == connection, records.c.outcome.is_(None))
-        .order_by(records.c.id)
-        .limit(limit)
-    )
-    if not deletes:
-        query = query.where(~records.c.deleted)
-    return [Landed._make(row) for row in tx.execute(query).all()]
+    query = _WAITING if deletes else _WAITING_ALIVE
+    return [Landed._make(row) for row in tx.execute(query, {"of": connection, "limit": limit}).all()]
+
+
+def any_waits(tx: Connection, connection: str) -> bool:
+    """Whether a record that is no tombstone has not been applied."""
+    return tx.execute(_WAITING_ALIVE, {"of": connection, "limit": 1}).first() is not None
 
 
 def count_waiting(tx: Connection, connection: str, *, deletes: bool = True) -> int:
     """How many records have not been applied; without tombstones unless ``deletes``."""
-    where = [records.c.connection == connection, records.c.outcome.is_(None)]
-    if not deletes:
-        where.append(~records.c.deleted)
-    return tx.execute(sa.select(sa.func.count()).where(*where)).scalar_one()
-
-
-_THE_SAME = sa.and_(*(records.c[name] == links.c[name] for name in ("connection", "external_id")))
+    query = _COUNT_WAITING if deletes else _COUNT_WAITING_ALIVE
+    return tx.execute(query, {"of": connection}).scalar_one()
 
 
 def count_waiting_deletes(tx: Connection, connection: str) -> int:
     """How many of them would archive a contact: tombstones of records that are linked and not gone yet."""
-    query = (
-        sa.select(sa.func.count())
-        .select_from(records.join(links, _THE_SAME))
-        .where(
-            records.c.connection == connection,
-            records.c.outcome.is_(None),
-            records.c.deleted,
-            links.c.external_deleted_at.is_(None),
-        )
-    )
-    return tx.execute(query).scalar_one()
+    return tx.execute(_COUNT_WAITING_DELETES, {"of": connection}).scalar_one()
 
 
 def settle(tx: Connection, row_ids: Sequence[int], outcome: str, at: datetime) -> None:
@@ -290,12 +295,7 @@ def linked_rows(tx: Connection, connection: str, up_to: int) -> Iterator[tuple[s
 
 def made_anew(tx: Connection, connection: str) -> list[str]:
     """Records whose contacts were deleted and made again, and have to meet anew."""
-    query = (
-        sa.select(links.c.external_id)
-        .join(contacts, contacts.c.id == links.c.contact_id)
-        .where(links.c.connection == connection, links.c.contact_deleted_at.is_not(None))
-    )
-    return list(tx.execute(query).scalars())
+    return list(tx.execute(_MADE_ANEW, {"of": connection}).scalars())
 
 
 def wake(tx: Connection, connection: str, external_ids: Sequence[str]) -> None:

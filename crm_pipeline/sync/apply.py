@@ -176,7 +176,7 @@ class Settled:
 
 
 def settle(context: Context, tx: Transaction, rows: list[Landed]) -> Settled:
-    """Work out what becomes of landed records."""
+    """Work out what becomes of landed records; there is at least one."""
     work, now = Workset(tx, context.name, context.mapping), context.clock()
     settled = Settled(work, now)
     mapped = _mapped(context, rows, settled)

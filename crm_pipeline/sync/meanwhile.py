@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection as Transaction
 from sqlalchemy.exc import DataError, IntegrityError
 
 from crm_pipeline.store import landing
-from crm_pipeline.store.landing import Applied, Arrival, LandingCounts, News
+from crm_pipeline.store.landing import Applied, Arrival, LandingCounts, Sorted
 from crm_pipeline.sync.apply import BATCH, Settled, apply_next, settle, wake
 from crm_pipeline.sync.context import Context
 from crm_pipeline.sync.pull import Note
@@ -26,7 +26,7 @@ class Meanwhile:
     def __init__(self, context: Context, batch: int = BATCH) -> None:
         """``batch``: so many records are worth a transaction."""
         self.report = Report("apply")
-        self._context, self._batch = context, batch
+        self._context, self._batch, self._most = context, batch, _MOST * batch
         self._waiting = 0
         self._awake = False
 
@@ -37,6 +37,8 @@ class Meanwhile:
             LeaseLostError: another worker has taken over; what was committed stands.
         """
         whole = len(arrived) >= self._batch
+        if whole:
+            self._wake()
         try:
             counts = self._land(arrived, note, at_once=whole)
         except (IntegrityError, DataError):
@@ -44,21 +46,19 @@ class Meanwhile:
                 raise
             counts = self._land(arrived, note, at_once=False)  # and applied in ever smaller batches
         if self._waiting >= self._batch:
+            self._wake()
+            # More than one page brought, where there is more: what was left by another run has to go first.
             with self._timed():
-                self._wake()
-                apply_next(self._context, self.report, self._batch, deletes=False)
-            self._waiting -= self._batch
+                apply_next(self._context, self.report, self._most, deletes=False)
+            self._waiting = max(0, self._waiting - self._most)
         return counts
 
     def _land(self, arrived: list[Arrival], note: Note, *, at_once: bool) -> LandingCounts:
-        """Store a page; ``at_once``: as what it becomes, where it brings a whole batch and nothing waits."""
+        """Store a page; ``at_once``: as what it becomes, where nothing waits."""
         context = self._context
-        if at_once:
-            with self._timed():
-                self._wake()
         with context.write() as tx:
             news = landing.sort_out(tx, context.name, arrived)
-            settled = self._settle(tx, news) if at_once else None
+            settled = self._store_settled(tx, news) if at_once else None
             if settled is None:
                 landing.store(tx, context.name, context.run_id, news)
             note(tx)
@@ -68,27 +68,30 @@ class Meanwhile:
             self._waiting += len(news.arrivals)
         return news.counts
 
-    def _settle(self, tx: Transaction, news: News) -> Settled | None:
+    def _store_settled(self, tx: Transaction, news: Sorted) -> Settled | None:
         """Store news as what they become; None, and nothing done, where they have to wait."""
         context = self._context
-        due = self._batch <= len(news.arrivals) <= _MOST * self._batch
-        if not due or landing.count_waiting(tx, context.name, deletes=False):
+        live = sum(not each.deleted for each in news.arrivals)
+        if not live or len(news.arrivals) > self._most or landing.any_waits(tx, context.name):
             return None
         with self._timed():
             rows = landing.numbered(tx, news)
             settled = settle(context, tx, [row for row in rows if not row.deleted])
-            applied = Applied(rows, settled.outcomes, settled.at)
-            landing.store(tx, context.name, context.run_id, news, applied)
+            # First the records: what is saved then may concern them, as when one is not to be trusted.
+            landing.store(tx, context.name, context.run_id, news, Applied(rows, settled.outcomes, settled.at))
             settled.save(context.run_id)
         return settled
 
     def _wake(self) -> None:
         if not self._awake:
-            wake(self._context)
+            with self._timed():
+                wake(self._context)
             self._awake = True
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
         started = time.monotonic()
-        yield
-        self.report.duration_seconds += time.monotonic() - started
+        try:
+            yield
+        finally:
+            self.report.duration_seconds += time.monotonic() - started

@@ -86,11 +86,10 @@ def test_a_page_that_is_a_batch_lands_as_what_it_became(world: World) -> None:
     assert +_pull(world, batch=5).report.counts.by_outcome() == {"created": 4, "rejected": 1}
     first = _outcomes(world)
     assert (first.pop(without_id), set(first.values())) == ("rejected", {"created"})
-    crm.clock.pass_by(hours=1)
-    for each in list(first):
+    for each in first:
         crm.put(each, name="renamed")
-    crm.page_size = 4
-    assert +_pull(world, batch=4).report.counts.by_outcome() == {"updated": 4}
+    crm.page_size = 6
+    assert +_pull(world, batch=5).report.counts.by_outcome() == {"updated": 4}
     landed = {row["id"]: row for row in world.rows("external_records")}
     assert len(landed) == 9
     assert [row["record_id"] for row in world.rows("rejects")] == [
@@ -106,26 +105,33 @@ def test_a_page_that_is_a_batch_lands_as_what_it_became(world: World) -> None:
 @pytest.mark.parametrize("at", ["in transaction", "after transaction"])
 def test_such_a_page_is_there_whole_or_not_at_all(world: World, at: str) -> None:
     """Wherever a worker dies, the next one makes the same of it, once."""
-    _filled(world.crm, 4)
-    world.crm.page_size = 4
+    crm = world.crm
+    _filled(crm, 4)
+    world.sync(push=False)
+    crm.page_size = 10
+    for each in _outcomes(world):
+        crm.put(each, name="renamed")
+    crm.put(phone="6281199999999@c.us")
 
     def die(where: str) -> None:
-        if where == at and (len(world.ids()) == 4) == (at == "after transaction"):
-            world.crm.fault = lambda _where: None
+        if where == at:
+            crm.fault = lambda _where: None
             raise Crash
 
     context = FaultyContext(**{each.name: getattr(world.context(), each.name) for each in fields(Context)})
     with lease_held(context):
-        with context.write() as tx:
-            state.ensure(tx, context.name, polling=False)
-        world.crm.fault = die
+        crm.fault = lambda where: setattr(crm, "fault", die) if where == "page" else None
         with pytest.raises(Crash):
-            pull_new(context, land=Meanwhile(context, batch=4).land)
-    assert len(world.rows("external_records")) == len(world.ids()) == (4 if at == "after transaction" else 0)
+            pull_new(context, land=Meanwhile(context, batch=5).land)
+    done = at == "after transaction"
+    assert len(world.rows("external_records")) == (9 if done else 4)
+    assert sorted(row["nama"] == "renamed" for row in world.rows("contacts")) == (
+        [False, True, True, True, True] if done else [False] * 4
+    )
     world.sync(push=False)
-    assert len(world.rows("external_records")) == len(world.ids()) == 4
-    assert set(_outcomes(world).values()) == {"created"}
-    assert len(world.rows("contact_changes")) == 4
+    ended = [(row["current"], row["outcome"]) for row in world.rows("external_records")]
+    assert sorted(ended) == [(False, "created")] * 4 + [(True, "created")] + [(True, "updated")] * 4
+    assert len(world.rows("contact_changes")) == 9
 
 
 def test_what_waits_goes_before_a_page(world: World) -> None:
@@ -140,8 +146,7 @@ def test_what_waits_goes_before_a_page(world: World) -> None:
     rival = crm.put(phone="6281100000001@c.us", name="second")
     crm.page_size = 2
     meanwhile = _pull(world, batch=1)
-    assert +meanwhile.report.counts.by_outcome() == {"created": 1}
-    world.apply()
+    assert +meanwhile.report.counts.by_outcome() == {"created": 1, "rejected": 1}
     assert _outcomes(world) == {first: "created", rival: "rejected"}
 
 
@@ -158,6 +163,32 @@ def test_deletes_wait_for_the_end(world: World) -> None:
     assert set(_outcomes(world).values()) == {"created", None}
     world.apply()
     assert sum(row["archived_at"] is not None for row in world.rows("contacts")) == 1
+
+
+def test_a_page_of_deletes_alone_waits(world: World) -> None:
+    """As after a mass delete in the CRM: nothing of it is applied before the end of the pull."""
+    crm = world.crm = _ListsDeleted()
+    _filled(crm, 4)
+    world.sync(push=False)
+    crm.page_size = 10
+    for each in _outcomes(world):
+        crm.put(each, deleted=True)
+    assert _pull(world, batch=2).report.counts.seen == 0
+    assert set(_outcomes(world).values()) == {None}
+    world.apply()
+    assert all(row["archived_at"] is not None for row in world.rows("contacts"))
+
+
+@pytest.mark.parametrize("pages", [1, 3])
+def test_pages_larger_than_a_transaction_may_be(world: World, pages: int) -> None:
+    """They land, and are applied in parts; nothing is left out."""
+    _filled(world.crm, 5 * pages)
+    world.crm.page_size = 5
+    meanwhile = _pull(world, batch=2)
+    assert meanwhile.report.counts.created == 4 * pages
+    report = world.apply()
+    assert report.counts.created == pages
+    assert len(world.ids()) == 5 * pages
 
 
 def test_what_the_database_refuses_holds_up_no_other(world: World) -> None:
