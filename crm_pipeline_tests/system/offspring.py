@@ -19,9 +19,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
+from crm_pipeline.cli.main import run
+
 _PRELOADED = (
     "crm_pipeline.cli.failures",
-    "crm_pipeline.cli.main",
     "crm_pipeline.connectors.rest",
     "crm_pipeline.connectors.walk",
     "crm_pipeline.service",
@@ -119,6 +120,4 @@ def _live(arguments: Sequence[str], folder: str, environment: Mapping[str, str],
         opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(opened, number)
         os.close(opened)
-    from crm_pipeline.cli.main import run  # noqa: PLC0415 - already imported where this is forked from
-
     run(arguments)
