@@ -16,6 +16,9 @@ from crm_pipeline.store.bulk import one_of
 from crm_pipeline.store.tables import CURRENT, contacts, links
 from crm_pipeline.store.tables import external_records as records
 
+BATCH = 1000
+"""Records to a transaction."""
+
 
 class Arrival(NamedTuple):  # a frozen dataclass takes three times as long to make
     """A record that came in, ready to be stored."""

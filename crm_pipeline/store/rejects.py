@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from crm_pipeline import jsonio
-from crm_pipeline.store import bulk
+from crm_pipeline.store import bulk, landing
 from crm_pipeline.store.bulk import one_of
 from crm_pipeline.store.tables import external_records, rejects
 
@@ -179,6 +179,15 @@ def reasons(tx: Connection, connection: str, source: Source, key: str) -> dict[s
         rejects.c.connection == connection, rejects.c.source == source, rejects.c.key == key
     )
     return tx.execute(query).scalar_one_or_none() or {}
+
+
+def free(tx: Connection, connection: str, contact_ids: Collection[str]) -> None:
+    """These ids have no record any more: records rejected for claiming one of them are applied once more."""
+    if not contact_ids:
+        return
+    chosen = (rejects.c.connection == connection, one_of(rejects.c.contact_id, contact_ids))
+    query = sa.select(rejects.c.record_id).where(*chosen, rejects.c.record_id.is_not(None))
+    landing.wait_again(tx, connection, ids=tx.execute(query).scalars().all())
 
 
 def due_now(tx: Connection, connection: str, ids: Collection[int]) -> None:

@@ -11,8 +11,8 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from crm_pipeline import jsonio
 from crm_pipeline.connection import Connection
-from crm_pipeline.store import contacts, landing, links, rejects, state
-from crm_pipeline.store.landing import Landed
+from crm_pipeline.store import contacts, landing, links, state
+from crm_pipeline.store.landing import BATCH, Landed
 from crm_pipeline.store.rejects import NewReject
 from crm_pipeline.sync.context import Context, Progress, no_progress
 from crm_pipeline.sync.errors import RecordRejected, TooManyDeletesError
@@ -21,9 +21,6 @@ from crm_pipeline.sync.reports import CONTACT_IDS_KEPT, Outcome, Report
 from crm_pipeline.sync.settle import News, Settler
 from crm_pipeline.sync.spellings import adoptable
 from crm_pipeline.sync.workset import Workset, identities
-
-BATCH = 1000
-"""Records to a transaction."""
 
 
 def apply_landed(
@@ -113,10 +110,8 @@ def apply_next(context: Context, report: Report, limit: int, *, deletes: bool) -
             if not rows:
                 return False
             settled = settle(context, tx, rows)
-            settled.save(context.run_id)
             settled.tell(tx)
-            if any(row.deleted for row in rows):
-                _wake_ambiguous(context, tx)
+            settled.save(context.run_id)
     except (IntegrityError, DataError):
         # Either another program inserted the same contact a moment ago, and a second try
         # sees it; or one record holds what this database cannot store.
@@ -156,7 +151,10 @@ class Settled:
         self.note(row, Outcome.REJECTED)
 
     def save(self, run_id: str) -> None:
-        """Write what became of contacts, links and all that goes with them."""
+        """Write what became of contacts, links and all that goes with them.
+
+        After it is written where records ended: some are woken by what became of others.
+        """
         self._work.save(run_id, self.at)
 
     def tell(self, tx: Transaction) -> None:
@@ -202,16 +200,6 @@ def settle(context: Context, tx: Transaction, rows: list[Landed]) -> Settled:
     return settled
 
 
-def _wake_ambiguous(context: Context, tx: Transaction) -> None:
-    """A record that is gone may have been all that stood in another's way."""
-    waiting = [
-        reject.record_id
-        for reject in rejects.load(tx, context.name)
-        if reject.record_id is not None and reject.contact_id is not None
-    ]
-    landing.wait_again(tx, context.name, ids=waiting)
-
-
 def _mapped(context: Context, rows: list[Landed], settled: Settled) -> list[tuple[Landed, Values | None]]:
     """Records that map, with None where a hook leaves one out; those that cannot are settled here."""
     mapped: list[tuple[Landed, Values | None]] = []
@@ -234,6 +222,6 @@ def _reject_next(context: Context, report: Report, *, deletes: bool) -> None:
         settled = Settled(Workset(tx, context.name, context.mapping), context.clock())
         for row in landing.waiting(tx, context.name, 1, deletes=deletes):
             settled.reject(row, RecordRejected({"record": "holds a value the database cannot store"}))
-        settled.save(context.run_id)
         settled.tell(tx)
+        settled.save(context.run_id)
     settled.add_to(report)

@@ -71,6 +71,7 @@ class Confirmation:
         self._nothing_new: list[str] = []
         self._conflicts: list[Conflict] = []
         self._unseen: list[str] = []
+        self._freed: list[str] = []
 
     def confirm(self, answers: Sequence[Answered], report: Report) -> None:
         """Settle each write by its own answer; those nobody can tell of stay open."""
@@ -158,6 +159,7 @@ class Confirmation:
         # What had landed is older than our write, so that the same content read again is news.
         landing.distrust(tx, context.name, self._unseen)
         landing.settle_current(tx, context.name, self._nothing_new, Outcome.UNCHANGED.value, self._now)
+        rejects.free(tx, context.name, self._freed)
 
     def _written(self, planned: IntendedWrite, result: WriteResult, external_id: str) -> Outcome:
         intent, link = planned.intent, self._link_of.get(planned.intent.contact_id)
@@ -192,6 +194,8 @@ class Confirmation:
             else:
                 link.assumed.pop(name, None)
         link.external_modified_at = told or link.external_modified_at
+        if "id" in intent.sent and "id" in intent.before:
+            self._freed.append(str(intent.before["id"]))
         self._close(intent, "confirmed")
         self._cleared.append(intent.contact_id)
         return outcome

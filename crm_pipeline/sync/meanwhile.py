@@ -10,8 +10,8 @@ from sqlalchemy.engine import Connection as Transaction
 from sqlalchemy.exc import DataError, IntegrityError
 
 from crm_pipeline.store import landing
-from crm_pipeline.store.landing import Applied, Arrival, LandingCounts, Sorted
-from crm_pipeline.sync.apply import BATCH, Settled, apply_next, settle, wake
+from crm_pipeline.store.landing import BATCH, Applied, Arrival, LandingCounts, Sorted
+from crm_pipeline.sync.apply import Settled, apply_next, settle, wake
 from crm_pipeline.sync.context import Context
 from crm_pipeline.sync.pull import Note
 from crm_pipeline.sync.reports import Report

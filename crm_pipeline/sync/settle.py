@@ -152,6 +152,7 @@ class Settler:
         for waiting in self.work.held(contact).values():
             self.work.settled_conflicts[waiting.id] = "moot"
         link.external_deleted_at = row.modified_at or row.read_at
+        self.work.free(link.contact_id)
         self.work.touch(link)
         if self.connection.deletes.policy == "keep" or contact.archived_at is not None:
             return Outcome.UNCHANGED
@@ -195,7 +196,7 @@ class Settler:
             # Until now nobody had told the record's own id, only whose it is.
             return self._merge(row, values, contact, self.work.rename(former, row.external_id))
         if former is not None and former.external_deleted_at is None:
-            raise RecordRejected({"id": AMBIGUOUS_CONTACT}, identity)
+            raise RecordRejected({"id": AMBIGUOUS_CONTACT}, former.contact_id)
         if contact is not None:
             # A record it was linked to and that is gone was deleted, or merged into this one: they meet anew.
             link = (
@@ -232,7 +233,7 @@ class Settler:
         if not isinstance(identity, str) or identity == contact.values.get("id"):
             return
         other = self.work.find(identity)
-        if other is not None and other is not contact:
+        if other is not None and other is not contact and not self._has_moved_on(other, identity):
             raise RecordRejected({"id": AMBIGUOUS_ADDRESS}, other.key)
 
     def _merge(self, row: News, values: Values, contact: Contact, link: Link) -> Outcome:

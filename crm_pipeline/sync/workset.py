@@ -74,6 +74,7 @@ class Workset:
         self.cleared_rejects: list[str] = []
         self.cleared_pushes: list[str] = []
         self.distrusted: list[str] = []
+        self._freed: set[str] = set()
 
     def load(
         self,
@@ -137,6 +138,11 @@ class Workset:
         for links_by_key in (self._links, self._new_links, self._changed_links):
             links_by_key.pop(link.external_id, None)
         self._link_of.pop(link.contact_id, None)
+        self.free(link.contact_id)
+
+    def free(self, key: str) -> None:
+        """This id has no record any more: one that was rejected for claiming it may be it."""
+        self._freed.add(key)
 
     def repoint(self, link: Link, external_id: str) -> Link:
         """The contact is another record from now on; what the old one held no longer counts."""
@@ -165,6 +171,7 @@ class Workset:
         self._aliases[str(contact.values["id"])] = contact.key
         self._aliases[canonical_id] = contact.key
         contact.set("id", canonical_id)
+        self.free(contact.key)
 
     def held(self, contact: Contact) -> dict[str, LedgerEntry]:
         """Fields of the contact that wait for a person."""
@@ -203,6 +210,7 @@ class Workset:
         rejects.write(tx, connection, self.new_rejects, run_id, at)
         rejects.clear(tx, connection, "pull", self.cleared_rejects)
         rejects.clear(tx, connection, "push", self.cleared_pushes)
+        rejects.free(tx, connection, self._freed)
 
     def _save_contacts(self, at: datetime) -> None:
         new = [contact for contact in self._contacts.values() if contact.stored is None]
