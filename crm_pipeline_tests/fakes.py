@@ -76,6 +76,8 @@ class FakeCrm:
     """Refuses to overwrite a record that has changed since it was read."""
     unique: bool = True
     """Refuses a second record with the same phone, and names the first."""
+    reads_ahead: bool = False
+    """Of a listing, the next page has come already."""
     rewrite: Callable[[str, Any], Any] = lambda _name, value: value
     fault: Callable[[str], None] = no_fault
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -129,7 +131,8 @@ class FakeCrm:
             part = tuple(self.record(key) for key in inside[start : start + self.page_size])
             start += self.page_size
             more = start < len(inside)
-            yield Page(part, read_at, {"at": start} if more else None, server_time=self.own_clock())
+            place = {"at": start} if more else None
+            yield Page(part, read_at, place, self.own_clock(), followed=more and self.reads_ahead)
             if not more:
                 return
 

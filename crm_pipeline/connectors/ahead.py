@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from functools import partial, wraps
-from threading import Event
+from dataclasses import replace
+from functools import wraps
+from threading import Event, Semaphore
 from typing import ParamSpec, Self, TypeVar
 
 from crm_pipeline.connectors.base import Page
@@ -15,8 +17,12 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+_PAGES, _RECORDS = 10, 1000
+"""So much may have come and not been taken: as many records as are worth a transaction, but no more calls."""
+
+
 def read_ahead(pages: Callable[P, Iterator[Page]]) -> Callable[P, Iterator[Page]]:
-    """Let a listing be one page ahead of who reads it, from the second page on.
+    """Let a listing be some pages ahead of who reads it, from the second page on.
 
     Most polls have one page, and a look at the first page must cost one call: neither begins a thread.
     Who stops early leaves at most one request under way, whose answer nobody takes.
@@ -27,14 +33,46 @@ def read_ahead(pages: Callable[P, Iterator[Page]]) -> Callable[P, Iterator[Page]
         listing = pages(*arguments, **options)
         page = next(listing)
         yield page
-        coming: Future[Page] | None = None
-        with Beginner() as begin:
-            while page.next is not None:
-                page = coming.result() if coming is not None else next(listing)
-                coming = begin(partial(next, listing)) if page.next is not None else None
-                yield page
+        if page.next is not None:
+            page = next(listing)
+            yield from [page] if page.next is None else _ahead(page, listing)
 
     return ahead
+
+
+def _ahead(first: Page, listing: Iterator[Page]) -> Iterator[Page]:
+    """A page and the rest of a listing, which a thread reads meanwhile."""
+    most = min(_PAGES, _RECORDS // max(len(first.records), 1)) or 1
+    come: deque[Page | BaseException] = deque([first])
+    there, room, halt = Semaphore(1), Semaphore(most - 1), Event()
+
+    def put(what: Page | BaseException) -> None:
+        come.append(what)
+        there.release()
+
+    def fetch() -> None:
+        try:
+            while room.acquire() and not halt.is_set():
+                page = next(listing)
+                put(page)
+                if page.next is None:
+                    return
+        except BaseException as error:  # noqa: BLE001 - raised where its page is due
+            put(error)
+
+    in_thread(fetch, halt)
+    try:
+        while there.acquire():
+            page = come.popleft()
+            if isinstance(page, BaseException):
+                raise page
+            room.release()
+            yield replace(page, followed=bool(come) and isinstance(come[0], Page))
+            if page.next is None:
+                return
+    finally:
+        halt.set()
+        room.release()
 
 
 class Beginner:

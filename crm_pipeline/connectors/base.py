@@ -42,6 +42,8 @@ class Page:
     """Where the following page starts; None on the last one."""
     server_time: datetime | None = None
     """The CRM's own clock (``Date`` header)."""
+    followed: bool = False
+    """Whether the next page has come already: it can be had without waiting."""
 
 
 @dataclass(frozen=True, slots=True)

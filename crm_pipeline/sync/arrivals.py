@@ -1,4 +1,4 @@
-"""Arrivals: records as a connector brings them, made ready for the landing table."""
+"""Arrivals: pages and records as a connector brings them, made ready for the landing table."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from crm_pipeline import jsonio
-from crm_pipeline.connectors.base import Record
-from crm_pipeline.store.landing import Arrival
+from crm_pipeline.connectors.base import Page, Record
+from crm_pipeline.store.landing import BATCH, Arrival
 from crm_pipeline.sync.context import Context
 
 
@@ -27,6 +27,20 @@ def arrivals(context: Context, records: Iterable[Record], read_at: datetime) -> 
             read_at=read_at,
             whose=whose,
         )
+
+
+def batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
+    """Pages that have come, together: as many as are worth a transaction, and none that is waited for."""
+    come: list[Page] = []
+    records = 0
+    for page in pages:
+        come.append(page)
+        records += len(page.records)
+        if records >= BATCH or not page.followed:
+            yield come
+            come, records = [], 0
+    if come:
+        yield come
 
 
 def tombstone(external_id: str, read_at: datetime) -> Arrival:

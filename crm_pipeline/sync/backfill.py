@@ -7,7 +7,8 @@ from typing import Any
 from crm_pipeline import instants
 from crm_pipeline.connectors.base import Record, ResumeError, Window
 from crm_pipeline.store import landing, observations
-from crm_pipeline.sync.arrivals import arrivals
+from crm_pipeline.store.landing import Arrival
+from crm_pipeline.sync.arrivals import arrivals, batches
 from crm_pipeline.sync.context import Context, Progress, no_progress
 from crm_pipeline.sync.pull import RESUMABLE_FOR, count, timed
 from crm_pipeline.sync.reports import Report
@@ -40,17 +41,21 @@ def _read(
     context: Context, window: Window, place: dict[str, Any] | None, report: Report, progress: Progress
 ) -> None:
     here = place or {"began_at": instants.to_text(context.clock()), "read": 0, "next": None}
-    for page in context.connector.pages(window, here["next"]):
-        inside = [record for record in page.records if _inside(record, window)]
-        here |= {"read": here["read"] + len(inside), "next": page.next}
+    for pages in batches(context.connector.pages(window, here["next"])):
+        arrived: list[Arrival] = []
+        for page in pages:
+            inside = [record for record in page.records if _inside(record, window)]
+            arrived.extend(arrivals(context, inside, page.read_at))
+        goes_on = pages[-1].next
+        here |= {"read": here["read"] + len(arrived), "next": goes_on}
         with context.write() as tx:
-            counts = landing.land(tx, context.name, arrivals(context, inside, page.read_at), context.run_id)
+            counts = landing.land(tx, context.name, arrived, context.run_id)
             places = _fresh(observations.locked(tx, context.name, _PLACES), context)
             # Of the last page there is no next: the reading is complete, and nothing to go on with.
             places.pop(_name(window), None)
-            kept = {_name(window): here} if page.next is not None else {}
+            kept = {_name(window): here} if goes_on is not None else {}
             observations.save(tx, context.name, _PLACES, {**places, **kept})
-        count(report, counts, progress)
+        count(report, len(pages), counts, progress)
 
 
 def _place(context: Context, window: Window) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from crm_pipeline.connectors.base import Page, Resume, ResumeError, Window
 from crm_pipeline.store import landing, state
 from crm_pipeline.store.landing import Arrival, LandingCounts
 from crm_pipeline.sync.absence import Seen, ask_for_rivals, note_absent
-from crm_pipeline.sync.arrivals import arrivals
+from crm_pipeline.sync.arrivals import arrivals, batches
 from crm_pipeline.sync.context import Context, Progress, no_progress
 from crm_pipeline.sync.forget import readmit
 from crm_pipeline.sync.reports import Report
@@ -77,25 +77,20 @@ class _Progress:
 Note: TypeAlias = Callable[[Transaction], None]
 """Writes down how far a pull has come."""
 Land: TypeAlias = Callable[[list[Arrival], Note], LandingCounts]
-"""Stores a page, and what is to be noted with it, in one transaction."""
+"""Stores what pages brought, and what is to be noted with it, in one transaction."""
 
 
 def pull_new(context: Context, progress: Progress = no_progress, land: Land | None = None) -> Report:
     """Read what changed since the last complete pull; go on where a killed one stopped.
 
-    ``land`` may do more with a page than to store it: the next one is on its way.
+    ``land`` may do more with pages than to store them: the next ones are on their way.
 
     Raises:
         ConnectorError: the CRM could not be read to the end; pages read before stay.
         LeaseLostError: another worker has taken over.
     """
     report = Report("pull")
-
-    def take(arrived: list[Arrival], note: Note) -> LandingCounts:
-        counts = land(arrived, note) if land is not None else _land(context, arrived, note)
-        count(report, counts, progress)
-        return counts
-
+    read = partial(_read_pages, context, land or partial(_land, context), report, progress)
     with timed(context, report):
         readmit(context)
         with context.read() as tx:
@@ -103,11 +98,11 @@ def pull_new(context: Context, progress: Progress = no_progress, land: Land | No
         resumed = _resumed(stored, context.clock())
         here = resumed or _fresh(context, stored)
         try:
-            seen = _read_pages(context, here, take)
+            seen = read(here)
         except ResumeError:
             with context.read() as tx:
                 here, resumed = _fresh(context, state.load(tx, context.name)), None
-            seen = _read_pages(context, here, take)
+            seen = read(here)
         if here.since is None and resumed is None:
             # Only a reading of everything, from its first page to its last, can say what is absent.
             note_absent(context, seen)
@@ -117,13 +112,17 @@ def pull_new(context: Context, progress: Progress = no_progress, land: Land | No
     return report
 
 
-def _read_pages(context: Context, here: _Progress, take: Land) -> Seen:
+def _read_pages(context: Context, land: Land, report: Report, progress: Progress, here: _Progress) -> Seen:
     with context.read() as tx:
         seen = Seen(landing.last_row(tx))
-    for page in context.connector.pages(Window(since=here.since), here.next):
-        here.note(page)
-        arrived = list(arrivals(context, page.records, page.read_at))
-        seen.add(take(arrived, partial(_save, context, here)).known)
+    for pages in batches(context.connector.pages(Window(since=here.since), here.next)):
+        arrived: list[Arrival] = []
+        for page in pages:
+            here.note(page)
+            arrived.extend(arrivals(context, page.records, page.read_at))
+        counts = land(arrived, partial(_save, context, here))
+        count(report, len(pages), counts, progress)
+        seen.add(counts.known)
     return seen
 
 
@@ -169,9 +168,9 @@ def _fresh(context: Context, stored: state.ConnectionState | None) -> _Progress:
     return _Progress(watermark - overlap, context.clock())
 
 
-def count(report: Report, counts: LandingCounts, progress: Progress) -> None:
-    """Add a page to a report."""
-    report.pages += 1
+def count(report: Report, pages: int, counts: LandingCounts, progress: Progress) -> None:
+    """Add so many pages to a report."""
+    report.pages += pages
     report.counts.created += counts.created
     report.counts.updated += counts.updated
     report.counts.unchanged += counts.unchanged

@@ -29,24 +29,66 @@ def test_one_page_begins_no_thread(serve: Serve, connector: Connect) -> None:
     assert (len(server.seen), len(more.seen)) == (1, 1)
 
 
-def test_the_next_page_is_asked_for_while_one_is_worked_on(serve: Serve, connector: Connect) -> None:
-    """From the second page on, and never more than one ahead."""
-    asked = threading.Semaphore(0)
+@pytest.mark.parametrize("on_a_page, ahead", [(1, 10), (300, 3), (999, 1), (1000, 1), (2000, 1)])
+def test_the_next_pages_are_asked_for_while_one_is_worked_on(
+    on_a_page: int, ahead: int, serve: Serve, connector: Connect
+) -> None:
+    """From the second page on, and never more ahead than are worth a transaction, nor more than ten."""
+    asked, last = threading.Semaphore(0), 16
 
     def answer(seen: Seen) -> Reply:
         asked.release()
-        return _page(seen, 5)
+        number = int(seen.query.get("cursor", "1"))
+        records = [{"id": f"{number}-{each}"} for each in range(on_a_page)]
+        return reply(200, {"records": records, "next_cursor": number + 1 if number < last else None})
 
-    server, known = serve(answer), 0
-    read: list[str | None] = []
+    server, known, read = serve(answer), 0, 0
     for page in connector(server.url).pages(ALL):
-        read += [record.external_id for record in page.records]
-        expected = len(read) + (1 < len(read) < 5)  # the pages so far, and the one behind them
+        read += 1
+        assert [record.external_id for record in page.records] == [
+            f"{read}-{each}" for each in range(on_a_page)
+        ]
+        expected = 1 if read == 1 else min(read + ahead, last)  # the pages so far, and those behind them
         while known < expected:
             assert asked.acquire(timeout=_PATIENCE)
             known += 1
         assert len(server.seen) == expected
-    assert read == ["1", "2", "3", "4", "5"]
+    assert read == last
+
+
+def test_a_page_says_whether_the_next_one_has_come(serve: Serve, connector: Connect) -> None:
+    """Not of one that is still under way, nor of one that has failed."""
+    may, come = threading.Semaphore(0), threading.Semaphore(0)
+
+    def answer(seen: Seen) -> Reply:
+        number = int(seen.query.get("cursor", "1"))
+        if number == 3:
+            may.acquire(timeout=_PATIENCE)
+        if number == 6:
+            come.release()
+            return CUT
+        return _page(seen, 9)
+
+    pages = connector(serve(answer).url, limits={"retries": 0}).pages(ALL)
+    assert [next(pages).followed, next(pages).followed] == [False, False]
+    may.release()
+    assert come.acquire(timeout=_PATIENCE)
+    assert [next(pages).followed for _ in range(3)] == [True, True, False]
+    with pytest.raises(CrmUnavailableError):
+        next(pages)
+
+
+def test_who_stops_early_leaves_no_thread(serve: Serve, connector: Connect) -> None:
+    """Nothing is asked for any more."""
+    server = serve(lambda seen: _page(seen, 99))
+    pages = connector(server.url).pages(ALL)
+    next(pages), next(pages)
+    pages.close()  # type: ignore[attr-defined]
+    for thread in threading.enumerate():
+        if thread.name == "call":
+            thread.join(_PATIENCE)
+            assert not thread.is_alive()
+    assert len(server.seen) <= 13
 
 
 def test_a_failure_ahead_is_told_where_its_page_is_due(serve: Serve, connector: Connect) -> None:

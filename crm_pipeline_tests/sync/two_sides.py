@@ -53,6 +53,7 @@ KINDS = st.fixed_dictionaries(
         "rewrites": st.booleans(),
         "unique": st.booleans(),
         "checks_expected": st.booleans(),
+        "reads_ahead": st.booleans(),
     }
 )
 """Every kind of CRM, and every policy."""
@@ -171,7 +172,7 @@ class Narrow(RuleBasedStateMachine):
                 "limits": {"in_flight": 1},  # so that each story can be told again
             }
         )
-        for name in ("answers_with_record", "can_find", "reads_by_modified", "unique", "checks_expected"):
+        for name in kind.keys() - {"policy", "rewrites"}:
             setattr(self.world.crm, name, kind[name])
         if rewrites:
             self.world.crm.rewrite = _tidied
