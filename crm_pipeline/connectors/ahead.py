@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import wraps
-from threading import Event, Semaphore
+from queue import SimpleQueue
+from threading import Event
 from typing import ParamSpec, Self, TypeVar
 
 from crm_pipeline.connectors.base import Page
@@ -44,15 +45,19 @@ def _ahead(first: Page, listing: Iterator[Page]) -> Iterator[Page]:
     """A page and the rest of a listing, which a thread reads meanwhile."""
     most = min(_PAGES, _RECORDS // max(len(first.records), 1)) or 1
     come: deque[Page | BaseException] = deque([first])
-    there, room, halt = Semaphore(1), Semaphore(most - 1), Event()
+    # Queues, because a generator may be finalised anywhere, and these can be put into anywhere.
+    there, room, halt = SimpleQueue[None](), SimpleQueue[None](), Event()
+    there.put(None)
+    for _ in range(most - 1):
+        room.put(None)
 
     def put(what: Page | BaseException) -> None:
         come.append(what)
-        there.release()
+        there.put(None)
 
     def fetch() -> None:
         try:
-            while room.acquire() and not halt.is_set():
+            while room.get() is None and not halt.is_set():
                 page = next(listing)
                 put(page)
                 if page.next is None:
@@ -62,17 +67,17 @@ def _ahead(first: Page, listing: Iterator[Page]) -> Iterator[Page]:
 
     in_thread(fetch, halt)
     try:
-        while there.acquire():
+        while there.get() is None:
             page = come.popleft()
             if isinstance(page, BaseException):
                 raise page
-            room.release()
+            room.put(None)
             yield replace(page, followed=bool(come) and isinstance(come[0], Page))
             if page.next is None:
                 return
     finally:
         halt.set()
-        room.release()
+        room.put(None)
 
 
 class Beginner:

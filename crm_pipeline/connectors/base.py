@@ -43,7 +43,7 @@ class Page:
     server_time: datetime | None = None
     """The CRM's own clock (``Date`` header)."""
     followed: bool = False
-    """Whether the next page has come already: it can be had without waiting."""
+    """Whether the next page has come already: it can be had without waiting, and without an error."""
 
 
 @dataclass(frozen=True, slots=True)

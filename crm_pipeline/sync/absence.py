@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from crm_pipeline.store import landing, links, rejects
+from crm_pipeline.store import contacts, landing, links, rejects
 from crm_pipeline.sync.arrivals import arrivals, tombstone
 from crm_pipeline.sync.context import Context
 
@@ -75,7 +75,8 @@ def ask_for_rivals(context: Context, since: datetime | None, until: datetime) ->
             and (since is None or reject.last_at >= since)
             and reject.last_at < until
         ]
-        rivals = [link.external_id for link in links.load_by_contact(tx, context.name, claimed)]
+        keys = {*claimed, *contacts.resolve(tx, claimed).values()}
+        rivals = [link.external_id for link in links.load_by_contact(tx, context.name, keys)]
     ask(context, rivals)
 
 

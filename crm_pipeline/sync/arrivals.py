@@ -29,6 +29,10 @@ def arrivals(context: Context, records: Iterable[Record], read_at: datetime) -> 
         )
 
 
+_MOST_PAGES = 10
+"""However few records are on them: a killed worker has to read them again."""
+
+
 def batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
     """Pages that have come, together: as many as are worth a transaction, and none that is waited for."""
     come: list[Page] = []
@@ -36,7 +40,7 @@ def batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
     for page in pages:
         come.append(page)
         records += len(page.records)
-        if records >= BATCH or not page.followed:
+        if records >= BATCH or len(come) == _MOST_PAGES or not page.followed:
             yield come
             come, records = [], 0
     if come:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from sqlalchemy.engine import Connection as Transaction
@@ -123,18 +124,25 @@ class _Desk:
     """Takes the arrivals of one transaction."""
 
     def __init__(self, reception: Reception, tx: Transaction, read: Sequence[_Read]) -> None:
-        name, self.now = reception.connection.name, reception.clock()
+        name, self._began_at = reception.connection.name, reception.clock()
         named = [each.arrival.event_id for each in read if each.arrival.event_id is not None]
         identities = {each.identity for each in read if each.identity is not None}
         self._known = webhooks.by_event_id(tx, name, named)
         self._newest = webhooks.newest_of(tx, name, identities)
         work = Workset(tx, name, reception.mapping)
-        work.load([each.external_id for each in read if each.external_id], identities, self.now, lock=False)
+        work.load(
+            [each.external_id for each in read if each.external_id], identities, self._began_at, lock=False
+        )
         self._work = work
         self._forgotten = forgotten.among(tx, name, {each for one in read for each in one.names})
-        self._settler = Settler(work, reception.mapping, reception.connection, self.now)
+        self._settler = Settler(work, reception.mapping, reception.connection, self._began_at)
         self.new: list[NewEvent] = []
         self.rejects: list[NewReject] = []
+
+    @property
+    def _now(self) -> datetime:
+        """A moment for each that lands: of two from one moment, the second would count as late news."""
+        return self._began_at + timedelta(microseconds=len(self.new))
 
     def take(self, read: _Read) -> Receipt:
         """Decide on one arrival."""
@@ -160,7 +168,7 @@ class _Desk:
         if read.values is None:
             return "skipped", {}
         try:
-            outcome = hear(self._settler, read.values, read.external_id, self.now, None, None)
+            outcome = hear(self._settler, read.values, read.external_id, self._now, None, None)
         except RecordRejected as rejected:
             return "rejected", rejected.reasons
         return outcome.value, {}
@@ -175,7 +183,7 @@ class _Desk:
         event = NewEvent(
             event_id,
             read.arrival.request_id,
-            self.now,
+            self._now,
             read.text,
             read.digest,
             contact_id,
@@ -184,10 +192,10 @@ class _Desk:
             outcome,
             reasons,
         )
-        self.new.append(event)
         stored = StoredEvent(
-            event_id, read.digest, contact_id, action, outcome, reasons, self.now, None, 0, None
+            event_id, read.digest, contact_id, action, outcome, reasons, self._now, None, 0, None
         )
+        self.new.append(event)
         self._known[event_id] = stored
         if contact_id is not None:
             self._newest[contact_id] = stored

@@ -152,7 +152,7 @@ class Settler:
         for waiting in self.work.held(contact).values():
             self.work.settled_conflicts[waiting.id] = "moot"
         link.external_deleted_at = row.modified_at or row.read_at
-        self.work.free(link.contact_id)
+        self.work.free(link.external_shadow.get("id"))
         self.work.touch(link)
         if self.connection.deletes.policy == "keep" or contact.archived_at is not None:
             return Outcome.UNCHANGED
@@ -196,7 +196,7 @@ class Settler:
             # Until now nobody had told the record's own id, only whose it is.
             return self._merge(row, values, contact, self.work.rename(former, row.external_id))
         if former is not None and former.external_deleted_at is None:
-            raise RecordRejected({"id": AMBIGUOUS_CONTACT}, former.contact_id)
+            raise RecordRejected({"id": AMBIGUOUS_CONTACT}, identity)
         if contact is not None:
             # A record it was linked to and that is gone was deleted, or merged into this one: they meet anew.
             link = (
@@ -233,14 +233,17 @@ class Settler:
         if not isinstance(identity, str) or identity == contact.values.get("id"):
             return
         other = self.work.find(identity)
-        if other is not None and other is not contact and not self._has_moved_on(other, identity):
-            raise RecordRejected({"id": AMBIGUOUS_ADDRESS}, other.key)
+        if other is None or other is contact:
+            return
+        # Who gives it up in this very batch still has it in the database: the next batch finds it free.
+        if other.key == identity or not self._has_moved_on(other, identity):
+            raise RecordRejected({"id": AMBIGUOUS_ADDRESS}, identity)
 
     def _merge(self, row: News, values: Values, contact: Contact, link: Link) -> Outcome:
         intent = self.work.open_intent(contact)
         sent: Mapping[str, Value] = intent.sent if intent is not None else {}
         arrived = True
-        before = len(contact.changed)
+        before, shown = dict(contact.changed), link.external_shadow.get("id")
         looked_at = {*sent, *link.assumed, *self.work.held(contact)}
         for name, field in self.mapping.fields.items():
             external, internal = values.get(name, ABSENT), contact.values.get(name)
@@ -279,7 +282,9 @@ class Settler:
         self.work.touch(link)
         if intent is not None and (arrived or intent.external_id is None):
             self.work.closed_intents.append((intent.id, "confirmed"))
-        return Outcome.UPDATED if restored or len(contact.changed) > before else Outcome.UNCHANGED
+        if link.external_shadow.get("id") != shown:
+            self.work.free(shown)
+        return Outcome.UPDATED if restored or contact.changed != before else Outcome.UNCHANGED
 
     def _restore(self, contact: Contact, link: Link, row: News) -> bool:
         """A record that is there again brings its archived contact back."""

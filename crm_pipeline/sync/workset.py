@@ -138,11 +138,12 @@ class Workset:
         for links_by_key in (self._links, self._new_links, self._changed_links):
             links_by_key.pop(link.external_id, None)
         self._link_of.pop(link.contact_id, None)
-        self.free(link.contact_id)
+        self.free(link.external_shadow.get("id"))
 
-    def free(self, key: str) -> None:
-        """This id has no record any more: one that was rejected for claiming it may be it."""
-        self._freed.add(key)
+    def free(self, canonical_id: Value) -> None:
+        """No record shows this id any more: one that was rejected for claiming it may be it."""
+        if canonical_id is not None:
+            self._freed.add(str(canonical_id))
 
     def repoint(self, link: Link, external_id: str) -> Link:
         """The contact is another record from now on; what the old one held no longer counts."""
@@ -167,11 +168,11 @@ class Workset:
 
     def readdress(self, contact: Contact, canonical_id: str) -> None:
         """The contact is reached under another id; the old one stays its alias."""
+        self.free(contact.values["id"])
         self._new_aliases[str(contact.values["id"])] = canonical_id
         self._aliases[str(contact.values["id"])] = contact.key
         self._aliases[canonical_id] = contact.key
         contact.set("id", canonical_id)
-        self.free(contact.key)
 
     def held(self, contact: Contact) -> dict[str, LedgerEntry]:
         """Fields of the contact that wait for a person."""

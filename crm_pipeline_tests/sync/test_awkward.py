@@ -119,44 +119,6 @@ def test_a_number_that_passed_to_somebody_else_is_theirs(world: World) -> None:
     assert world.rows("rejects") == []
 
 
-@pytest.mark.parametrize("how", ["page", "pull", "webhook", "here"])
-def test_a_number_that_becomes_free_is_for_the_record_that_waits_for_it(world: World, how: str) -> None:
-    """Set aside while another record had its number: by the next sync it is a contact, asked of nobody."""
-    key = world.crm.put(phone=ONE, name="Sinta")
-    world.sync()
-    world.crm.put(phone=ONE, name="Budi")
-    if how != "page":  # where one page brings both, it comes before the change
-        world.sync()
-        assert len(world.rows("rejects")) == 1
-    if how == "webhook":
-        world.crm.clock.pass_by(minutes=1)
-        assert world.receive({"id": key, "phone": TWO}).action == "updated"
-        world.apply()
-    if how == "here":
-        world.sql("UPDATE contacts SET id = :new", new=TWO)
-        world.sync()
-    else:
-        world.crm.put(key, phone=TWO)
-    world.sync()
-    assert {each: world.contact(each)["nama"] for each in world.ids()} == {ONE: "Budi", TWO: "Sinta"}
-    assert world.rows("rejects") == []
-
-
-def test_a_number_that_its_contact_gives_up_is_for_the_linked_record_that_waits_for_it(world: World) -> None:
-    """A contact's record showed the number of another contact, which has a new one by now."""
-    first = world.crm.put(phone=ONE, name="Sinta")
-    second = world.crm.put(phone=TWO, name="Budi")
-    world.sync()
-    world.crm.put(first, phone=TWO)
-    world.sync()
-    assert len(world.rows("rejects")) == 1
-    world.crm.put(second, phone="6281100000003@c.us")
-    world.sync()
-    names = {each: world.contact(each)["nama"] for each in world.ids()}
-    assert names == {TWO: "Sinta", "6281100000003@c.us": "Budi"}
-    assert world.rows("rejects") == []
-
-
 def test_an_empty_deal_status_is_no_order_to_clear_it(world: World) -> None:
     """The CRM keeps its value; the contact is listed with the reason."""
     key = world.crm.put(phone=ONE, status="deal")

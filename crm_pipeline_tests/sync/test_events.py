@@ -37,6 +37,17 @@ def test_the_action_is_the_true_effect(world: World) -> None:
     assert world.receive({"phone": ONE, "name": "Sinta B"}).action == "unchanged"
 
 
+def test_each_of_several_has_its_own_effect(world: World) -> None:
+    """One field changes with each of them, landed together and applied together."""
+    prices = [{"phone": ONE, "ticket_price": price} for price in (10, 11, 12, 12, 10)]
+    receipts = world.receive_all(prices)
+    assert [receipt.action for receipt in receipts] == ["created", *["updated"] * 4]
+    assert [receipt.duplicate for receipt in receipts] == [False, False, False, True, False]
+    counts = world.apply().counts
+    assert (counts.created, counts.updated, counts.unchanged) == (1, 3, 0)
+    assert world.contact(ONE)["ticket_price"] == 10
+
+
 def test_the_same_event_id_lands_once_and_answers_the_same(world: World) -> None:
     """A redelivery changes nothing, before and after it was applied; another body under the id is refused."""
     first = world.receive(GUIDE, "event-1")

@@ -27,6 +27,7 @@ def _page(number: int, *, followed: bool) -> Page:
         ([(BATCH, True), (BATCH, True), (1, False)], [1, 1, 1]),
         ([(BATCH - 1, True), (1, True), (1, True), (1, False)], [2, 2]),
         ([(0, True), (0, True), (0, False)], [3]),
+        ([(1, True)] * 24 + [(1, False)], [10, 10, 5]),
         ([(1, True)], [1]),  # it was said that another one had come, and none did
         ([], []),
     ],

@@ -76,9 +76,13 @@ class World:
 
     def receive(self, payload: dict[str, Any], event_id: str | None = None) -> Receipt:
         """A webhook comes in."""
+        return self.receive_all([payload], event_id)[0]
+
+    def receive_all(self, payloads: list[dict[str, Any]], event_id: str | None = None) -> list[Receipt]:
+        """Webhooks come in that are landed together."""
         mapping = FieldMapping(self.connection)
         reception = Reception(self.engine, self.connection, mapping, mapping, self.crm.clock)
-        return reception.receive([Arrival(payload, event_id, "request")])[0]
+        return reception.receive([Arrival(payload, event_id, "request") for payload in payloads])
 
     def apply(self) -> Report:
         """One run that applies what has landed."""
