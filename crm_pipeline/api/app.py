@@ -28,6 +28,7 @@ class App:
         """``gate`` answers everything; ``whole`` has shorter ways, by method and path."""
         self._gate = gate
         self.whole = whole
+        self.refused = gate.refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""

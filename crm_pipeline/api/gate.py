@@ -120,7 +120,7 @@ class Gate:
             app = self._plain.get((scope["method"], scope["path"]), self._app)
             await app(scope, receive, send_on)
         except ClientDisconnect:
-            visit.status = CLIENT_GONE
+            visit.status = visit.status or CLIENT_GONE  # or it was too slow, and was told so
         except asyncio.CancelledError:  # the server ends, and has waited long enough
             if not visit.status:
                 await passing(503, "The server is stopping.").response(scope, receive, send_on)
@@ -151,6 +151,16 @@ class Gate:
         visit.caller = identity(address)
         if self._allowed and not within(address, self._allowed):
             raise Problem(403, "Requests from this address are not allowed.")
+
+    def refused(self, address: str, scope: Scope | None, status: int) -> tuple[tuple[bytes, bytes], ...]:
+        """Take note of what was refused on the wire, by itself or while it was worked on; its headers."""
+        visit: Visit | None = scope.get(_VISIT) if scope is not None else None
+        if visit is not None:
+            visit.status = status
+        else:
+            visit = Visit(new_id(), {}, identity(client_address(address, (), ())), status=status)
+            self.note("other", visit, {}, 0.0)
+        return own_headers(visit)
 
     def note(self, method: str, visit: Visit, failure: Mapping[str, str], seconds: float) -> None:
         """Count and log a request that has been answered."""

@@ -7,12 +7,13 @@ import contextlib
 import logging
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, TypeAlias
 
 import uvicorn
+from httptools import HttpParserUpgrade, HttpRequestParser
 from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
@@ -24,6 +25,8 @@ Answer: TypeAlias = Callable[[int, Iterable[tuple[bytes, bytes]], bytes], None]
 """Sends a status, headers and a body."""
 Whole: TypeAlias = Callable[[Scope, bytes, Answer], None]
 """Takes a request that has come whole, with its body, and has it answered, now or later."""
+Note: TypeAlias = Callable[[str, Scope | None, int], Iterable[tuple[bytes, bytes]]]
+"""Hears of a refusal: whose, of which request (None: of no whole head), its status. Gives it more headers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +60,14 @@ class GuardedProtocol(HttpToolsProtocol):
     """Connections by address; each server has a class, and this, of its own."""
     whole: ClassVar[Mapping[tuple[str, str], Whole]] = {}
     """Shorter ways than the application's, by method and path, for requests that come whole at once."""
+    notes: ClassVar[Sequence[Note]] = ()
+    """Who hears of refusals that no application has answered."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """As uvicorn's."""
         super().__init__(*arguments, **options)
+        self.parser = _Parser(self)
+        self._wants_another = False  # protocol, which it does not get
         self._deadline: asyncio.TimerHandle | None = None
         self._receiving = False  # a request has begun and is not complete
         self._head_open = False  # and neither is its head
@@ -70,6 +77,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._address = ""
         self._broken = False  # nothing that still comes can be understood
         self._unread = 0  # bytes of a body that came after the answer
+        self._framing = 0  # bytes that stand between and behind the pieces of a body
+        self._fresh = False  # a request has begun within the bytes in hand
         self._parsing = False
         self._begun: tuple[RequestResponseCycle, Any] | None = None  # with the bytes in hand
 
@@ -110,19 +119,30 @@ class GuardedProtocol(HttpToolsProtocol):
                 return
         if self._head_open:
             self._head_bytes += len(data)
-            if self._head_bytes > self.bounds.head_bytes * 2:  # a header that does not end
-                self._refuse(_TOO_LARGE)
-                return
+        elif not self._fresh:
+            self._framing += len(data)
+        self._fresh = False
+        if max(self._head_bytes, self._framing) > self.bounds.head_bytes * 2:  # a header that does not end
+            self._refuse(_TOO_LARGE)
+            return
         if self._deadline is None and (self._receiving or self._idle):
             self._set_deadline(self.bounds.head_seconds if self._head_open else self.bounds.body_seconds)
+
+    def eof_received(self) -> bool:  # type: ignore[override] # asyncio goes by the answer
+        """Who has nothing more to say may still wait for an answer."""
+        self._wire.flush()
+        if self._answer_pending:
+            self.cycle.keep_alive = False
+        return self._answer_pending
 
     # What the parser finds.
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        self._receiving = self._head_open = True
-        self._head_bytes = self._unread = 0
+        self._wants_another = False
+        self._receiving = self._head_open = self._fresh = True
+        self._head_bytes = self._unread = self._framing = 0
 
     def on_url(self, url: bytes) -> None:
         """Hold its address against the bound."""
@@ -131,8 +151,9 @@ class GuardedProtocol(HttpToolsProtocol):
             self._abort(Problem(414, f"The address is longer than {self.bounds.url_bytes} bytes."))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Hold its headers against the bounds."""
-        super().on_header(name, value)
+        """Hold its headers against the bounds. What comes behind a body counts for nothing but its size."""
+        if self._head_open:
+            super().on_header(name, value)
         self._head_bytes += len(name) + len(value)
         if self._head_bytes > self.bounds.head_bytes or len(self.headers) > self.bounds.headers:
             self._abort(_TOO_LARGE)
@@ -141,13 +162,37 @@ class GuardedProtocol(HttpToolsProtocol):
         """Give its body a time of its own."""
         self._head_open = False
         self._clear_deadline()
-        super().on_headers_complete()
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+        elif self.parser.get_method() == b"CONNECT":
+            self._abort(Problem(405, "This is no proxy.", headers={"Allow": "GET, HEAD, POST"}))
+        else:
+            self._wants_another = True
+
+    def on_body(self, body: bytes) -> None:
+        """Take no more around it than the smallest pieces need."""
+        super().on_body(body)
+        self._framing -= len(body) * _FRAMED
 
     def on_message_complete(self) -> None:
         """The request is complete."""
+        if self._wants_another:
+            return
         self._receiving = False
         self._clear_deadline()
         super().on_message_complete()
+
+    @property
+    def plain_head(self) -> bytes:
+        """The head that was read last, without the wish for another protocol."""
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+        for name, value in self.headers:
+            tokens = value.split(b",") if name == b"connection" else [value]
+            left = [token for token in tokens if token.strip().lower() not in _WISHES]
+            if left and name not in _WISHES:
+                lines.append(b"%b: %b" % (name, b",".join(left)))
+        return b"\r\n".join((*lines, b"\r\n"))
 
     # Starting what was begun.
 
@@ -215,12 +260,16 @@ class GuardedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
             return
         response = problem.response
-        lines = [b": ".join(header) for header in (*response.raw_headers, *_HEADERS)]
+        if cycle is not None and cycle.response_complete:
+            cycle = None
+        scope: Any = cycle.scope if cycle is not None else None
+        own = [header for note in self.notes for header in note(self._address, scope, problem.status)]
+        lines = [b": ".join(header) for header in (*response.raw_headers, (b"connection", b"close"), *own)]
         self.transport.write(
             b"".join((STATUS_LINE[problem.status], b"\r\n".join(lines), b"\r\n\r\n", response.body))
         )
         self.transport.close()
-        if cycle is not None and not cycle.response_complete:
+        if cycle is not None:
             cycle.disconnected = True
             cycle.message_event.set()
 
@@ -272,12 +321,29 @@ class GuardedProtocol(HttpToolsProtocol):
         return True
 
 
-_HEADERS = (
-    (b"connection", b"close"),
-    (b"cache-control", b"no-store"),
-    (b"x-content-type-options", b"nosniff"),
-)
+_FRAMED = 6
+"""Bytes that one byte takes in a piece of its own."""
+_WISHES = frozenset({b"upgrade", b"http2-settings"})
 _TOO_LARGE = Problem(431, "The request's headers are too large.")
+
+
+class _Parser(HttpRequestParser):
+    """Reads a request that would rather go on in another protocol like any other.
+
+    Left alone, it ends with its head, and uvicorn takes the body that follows for the next request:
+    whoever wrote the body wrote a request past the proxy in front of us.
+    """
+
+    def __init__(self, protocol: GuardedProtocol) -> None:
+        super().__init__(protocol)
+        self.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self._protocol = protocol
+
+    def feed_data(self, data: Any) -> None:
+        try:
+            super().feed_data(data)
+        except HttpParserUpgrade as wish:
+            self.feed_data(self._protocol.plain_head + data[wish.args[0] :])
 
 
 class _Lingering:
@@ -304,7 +370,7 @@ class _Lingering:
 
     def write(self, data: bytes) -> None:
         if not self._kept:
-            self._protocol.loop.call_soon(self._flush)
+            self._protocol.loop.call_soon(self.flush)
         self._kept.append(data)
 
     def send(self, data: bytes) -> None:
@@ -314,7 +380,7 @@ class _Lingering:
         elif not self._transport.is_closing():
             self._transport.write(data)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         kept, self._kept = self._kept, []
         if kept and not self._transport.is_closing():
             self._transport.write(b"".join(kept))
@@ -323,7 +389,7 @@ class _Lingering:
         if self._closing:
             return
         self._closing = True
-        self._flush()
+        self.flush()
         if not (self._protocol.drain() and self._transport.can_write_eof()):
             self._transport.close()
             return
@@ -354,10 +420,11 @@ def server(
     *,
     bounds: Bounds | None = None,
     whole: Mapping[tuple[str, str], Whole] | None = None,
+    notes: Sequence[Note] = (),
 ) -> Server:
     """A server for the application and its shorter ways; run it with the sockets to listen on."""
     bounds = bounds or Bounds()
-    own = {"bounds": bounds, "held": Counter(), "whole": whole or {}}
+    own = {"bounds": bounds, "held": Counter(), "whole": whole or {}, "notes": notes}
     protocol = type("Protocol", (GuardedProtocol,), own)
     config = uvicorn.Config(
         app,

@@ -112,7 +112,7 @@ def _serve_with(
         if not settings.api_auth_enabled:
             log.warning("API_AUTH_ENABLED IS FALSE: everybody who reaches this address can read and write")
         receiver.wait_until_ready()
-        running = server(app, on_ready, whole=app.whole)
+        running = server(app, on_ready, whole=app.whole, notes=[app.refused])
         running.run(sockets=[listener])  # raises the signal that ended it once more, after an orderly end
 
 

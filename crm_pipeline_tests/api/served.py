@@ -204,7 +204,7 @@ def serving(
         ready = threading.Event()
         app = create_app(service, open_log(output), limiter=limiter)
         whole = dict(app.whole)
-        running = server(app, ready.set, bounds=bounds, whole=whole)
+        running = server(app, ready.set, bounds=bounds, whole=whole, notes=[app.refused])
         with listen("127.0.0.1", 0) as listener:
             thread = threading.Thread(
                 target=running.run, kwargs={"sockets": [listener]}, name="api", daemon=True

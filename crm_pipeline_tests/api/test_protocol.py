@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
@@ -217,3 +218,143 @@ def test_no_other_protocol_is_spoken(api: Served, upgrade: str) -> None:
     """An offer to change the protocol is passed over."""
     offer = {"Connection": "Upgrade", "Upgrade": upgrade, "HTTP2-Settings": "AAMAAABkAAQCAAAAAAIAAAAA"}
     assert api.raw(head("GET", "/healthz", offer)).status == 200
+
+
+JAVA = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAEAAEAAAAIAAAAB"}
+
+
+@pytest.mark.parametrize("cut", [None, "head", "body"])
+@pytest.mark.parametrize("offer", [JAVA, {"Connection": "upgrade", "Upgrade": "websocket"}])
+def test_who_would_rather_speak_another_protocol_is_heard(
+    api: Served, offer: dict[str, str], cut: str | None
+) -> None:
+    """Java's client offers h2c with every request; its body is a body, however the bytes come."""
+    whole = webhook_head(len(BODY), **offer) + BODY
+    place = {"head": whole.index(b"HTTP2" if offer is JAVA else b"websocket"), "body": len(whole) - 9}
+    before, _ = api.rows()
+    with api.connect() as connection:
+        for part in (whole[: place[cut]], whole[place[cut] :]) if cut else (whole,):
+            connection.sendall(part)
+            time.sleep(0.02)  # so that it comes apart; either way is right
+        assert read_reply(connection).status == 200
+        connection.sendall(whole + whole)
+        assert [read_reply(connection).status] == [200]
+    assert api.rows()[0] <= before + 1  # the same content again is folded
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+@pytest.mark.parametrize("apart", [True, False])
+def test_no_request_is_smuggled_in_a_body(serve: Serve, method: str, *, apart: bool) -> None:
+    """A body that is a request of its own, from another address, behind a head that offers an upgrade."""
+    api = serve(trusted_proxies="127.0.0.1", allowed_ips="10.1.1.1")
+    inner = head("GET", STATUS, {"X-Forwarded-For": "10.1.1.1"})
+    offer = {"X-Forwarded-For": "6.6.6.6", "Connection": "Upgrade", "Upgrade": "x"}
+    outer = head(method, "/api/external/webhook", {**offer, "Content-Length": str(len(inner))})
+    with api.connect() as connection:
+        for part in (outer, inner) if apart else (outer + inner,):
+            connection.sendall(part)
+            time.sleep(0.02)
+        connection.shutdown(socket.SHUT_WR)
+        received = ends(connection)
+    assert re.findall(rb"HTTP/1\.1 ([0-9]+) ", received) == [b"403"]
+
+
+def test_a_tunnel_is_refused_and_what_follows_is_not_read(api: Served) -> None:
+    """Nothing behind it is ours."""
+    with api.connect() as connection:
+        connection.sendall(b"CONNECT other:1 HTTP/1.1\r\nHost: other\r\n\r\n" + head("GET", STATUS))
+        received = ends(connection)
+    assert re.findall(rb"HTTP/1\.1 ([0-9]+) ", received) == [b"405"]
+
+
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize(
+    "trailer, status",
+    [("X-Forwarded-For: 10.1.1.1", 403), ("X-API-Key: evil", 403), ("Content-Type: text/plain", 403)],
+)
+def test_a_trailer_is_no_header(serve: Serve, trailer: str, status: int, *, apart: bool) -> None:
+    """It comes behind the body, past a proxy that looks at headers: it counts for nothing."""
+    api = serve(trusted_proxies="127.0.0.1", allowed_ips="10.1.1.1")
+    body = b"%x\r\n%b\r\n" % (len(BODY), BODY)
+    start, end = (
+        webhook_head(None, **{"X-Forwarded-For": "6.6.6.6"}) + body,
+        f"0\r\n{trailer}\r\n\r\n".encode(),
+    )
+    with api.connect() as connection:
+        for part in (start, end) if apart else (start + end,):
+            connection.sendall(part)
+        assert read_reply(connection).status == status
+
+
+def test_a_trailer_names_no_event_and_has_its_bound(api: Served) -> None:
+    """Neither a name nor a key comes in by it, nor more bytes than a head may have."""
+    body = b"%x\r\n%b\r\n0\r\n" % (len(BODY), BODY)
+    taken = api.raw(webhook_head(None) + body + b"webhook-id: by-trailer\r\nX-API-Key: evil\r\n\r\n")
+    assert (taken.status, taken.json["eventId"] == "by-trailer") == (200, False)
+    with api.connect() as connection:
+        connection.sendall(webhook_head(None) + body + b"x: " + b"y" * 100_000 + b"\r\n\r\n")
+        assert b" 431 " in ends(connection)
+    with api.connect() as connection:
+        connection.sendall(webhook_head(None) + body + b"x: ")
+        with contextlib.suppress(OSError):
+            for _ in range(40):
+                connection.sendall(b"y" * 100_000)
+        assert b" 431 " in ends(connection)
+
+
+def test_a_body_in_the_smallest_pieces_is_taken(api: Served) -> None:
+    """However much stands around them."""
+    long = json.dumps({"secret": SECRET, **RECORD, "notes": "n" * 30_000}).encode()
+    pieces = b"".join(b"1\r\n%c\r\n" % byte for byte in long)
+    assert api.raw(webhook_head(None), *chunks(pieces, 1000), b"0\r\n\r\n").status == 200
+
+
+def chunks(whole: bytes, size: int) -> list[bytes]:
+    """So many bytes each."""
+    return [whole[start : start + size] for start in range(0, len(whole), size)]
+
+
+@pytest.mark.parametrize("path", ["/healthz", STATUS])
+def test_who_has_nothing_more_to_say_still_gets_the_answer(api: Served, path: str) -> None:
+    """A client may close its half of the connection behind its request."""
+    with api.connect() as connection:
+        connection.sendall(head("GET", path))
+        connection.shutdown(socket.SHUT_WR)
+        assert ends(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_webhook_whose_sender_has_nothing_more_to_say_is_answered(api: Served) -> None:
+    """It has landed, and its sender hears of it."""
+    with api.connect() as connection:
+        connection.sendall(webhook_head(len(BODY), **{"webhook-id": "half-closed"}) + BODY)
+        connection.shutdown(socket.SHUT_WR)
+        received = ends(connection)
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert b'"eventId":"half-closed"' in received
+
+
+@pytest.mark.parametrize(
+    "sent, status",
+    [
+        (b"no http at all\r\n\r\n", 400),
+        (head("GET", "/" + "a" * 9000), 414),
+        (head("GET", "/healthz", {"X-Long": "a" * 40_000}), 431),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX-A: b\r\n", 408),
+        (webhook_head(len(BODY)) + BODY[:-1], 408),
+    ],
+)
+def test_what_is_refused_on_the_wire_is_logged_under_the_id_it_is_answered_with(
+    quick: Served, sent: bytes, status: int
+) -> None:
+    """One line each, and the headers of every other answer."""
+    with quick.connect() as connection:
+        connection.sendall(sent)
+        answer = read_reply(connection)
+    assert answer.status == status
+    assert {"cache-control", "content-security-policy", "referrer-policy"} <= answer.headers.keys()
+    named = answer.headers["x-request-id"]
+    deadline = time.monotonic() + 10
+    while not (found := [line for line in quick.log if line.get("request_id") == named]):
+        assert time.monotonic() < deadline
+    assert [line["status"] for line in found] == [status]
+    assert found[0]["caller"]

@@ -74,7 +74,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         for name, value in {**SAID, **variables}.items():
             monkeypatch.setenv(name, value)
         with pytest.raises(SystemExit) as ended:
-            run(["serve", *arguments])
+            run(["serve", "--port", "0", *arguments])
         assert ended.value.code == 1
         told = capsys.readouterr()
         assert told.out == ""
