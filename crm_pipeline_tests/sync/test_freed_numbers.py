@@ -199,3 +199,31 @@ def test_two_who_swap_wait_for_a_person_and_cost_nothing(world: World) -> None:
     world.sync()
     assert world.picture() == before
     assert [row["attempts"] for row in world.rows("rejects")] == [1, 1]
+
+
+def test_of_a_contact_that_was_deleted_here(world: World) -> None:
+    """Another contact's record has its number now; what was deleted here stays deleted."""
+    first = world.crm.put(phone=ONE, name="Sinta")
+    second = world.crm.put(phone=TWO, name="Budi")
+    world.sync()
+    world.sql("DELETE FROM contacts WHERE id = :id", id=ONE)
+    world.crm.put(first, phone=THREE)
+    world.crm.put(second, phone=ONE)
+    pass_days(world)
+    assert (names(world), world.rows("rejects")) == ({ONE: "Budi"}, [])
+    world.crm.put(first, name="Sinta B")
+    pass_days(world)
+    assert (names(world), world.rows("rejects")) == ({ONE: "Budi"}, [])
+
+
+def test_another_program_gives_a_contact_the_number_of_one_it_deleted(world: World) -> None:
+    """Its statement is taken, and the CRM hears of it."""
+    world.crm.unique = False
+    world.crm.put(phone=ONE, name="Sinta")
+    second = world.crm.put(phone=TWO, name="Budi")
+    world.sync()
+    world.sql("DELETE FROM contacts WHERE id = :id", id=ONE)
+    world.sql("UPDATE contacts SET id = :new WHERE id = :old", old=TWO, new=ONE)
+    pass_days(world)
+    assert names(world) == {ONE: "Budi"}
+    assert world.crm.records[second]["phone"] == ONE

@@ -61,6 +61,7 @@ def _sqlite_triggers() -> list[str]:
             END""",  # noqa: S608 - column names from this file
         """CREATE TRIGGER contacts_readdressed AFTER UPDATE OF id ON contacts WHEN NEW.id <> OLD.id
             BEGIN
+                UPDATE links SET contact_id = 'deleted:' || external_id WHERE contact_id = NEW.id;
                 UPDATE links SET contact_id = NEW.id WHERE contact_id = OLD.id;
                 UPDATE contact_aliases SET contact_id = NEW.id WHERE contact_id = OLD.id;
                 UPDATE intents SET contact_id = NEW.id WHERE contact_id = OLD.id AND state = 'open';
@@ -103,6 +104,7 @@ def _postgresql_triggers() -> list[str]:
             EXECUTE FUNCTION crm_pipeline_contact_edited()""",
         """CREATE FUNCTION crm_pipeline_contact_readdressed() RETURNS trigger LANGUAGE plpgsql AS $$
             BEGIN
+                UPDATE links SET contact_id = 'deleted:' || external_id WHERE contact_id = NEW.id;
                 UPDATE links SET contact_id = NEW.id WHERE contact_id = OLD.id;
                 UPDATE contact_aliases SET contact_id = NEW.id WHERE contact_id = OLD.id;
                 UPDATE intents SET contact_id = NEW.id WHERE contact_id = OLD.id AND state = 'open';
