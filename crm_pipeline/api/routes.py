@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import orjson
 import sqlalchemy as sa
@@ -37,7 +37,9 @@ APPLY_LEASE_SECONDS = 1.0
 WEBHOOK = "/api/external/webhook"
 _CONTACT_ID = re.compile("[ -~]{1,128}")
 _CALLS_AT_ONCE = 8
-"""Calls of the service in threads at once, beside those that land webhooks."""
+"""Calls of the service in threads at once, in each lane, beside those that land webhooks."""
+Lane: TypeAlias = Literal["database", "crm"]
+"""What a call waits for. Those that wait for the CRM, or for their turn with it, keep no other waiting."""
 
 
 @dataclass(slots=True)
@@ -75,11 +77,11 @@ class Api:
         self.fetcher = Fetcher(service, self.dagster)
         self.land = land
         self.apply: Group[str, dict[str, Any] | None] = Group(self._apply, "applying")
-        self._calls = asyncio.Semaphore(_CALLS_AT_ONCE)
+        self._lanes = {lane: asyncio.Semaphore(_CALLS_AT_ONCE) for lane in get_args(Lane)}
 
-    async def call(self, work: Callable[[], Any], name: str) -> Any:
+    async def call(self, work: Callable[[], Any], name: str, lane: Lane) -> Any:
         """Call the service in a thread."""
-        async with self._calls:
+        async with self._lanes[lane]:
             return await in_thread(work, name)
 
     def in_dagster(self, work: Callable[[], object]) -> None:
@@ -158,7 +160,9 @@ def too_slow() -> Problem:
 async def event(api: Api, request: Request, visit: Visit) -> Response:
     """Tell what became of an event."""
     event_id = visit.subject = request.path_params["event_id"]
-    found = await api.call(lambda: api.service.event(event_id), "event") if event_id.isprintable() else None
+    found = None
+    if event_id.isprintable():
+        found = await api.call(lambda: api.service.event(event_id), "event", "database")
     if found is None:
         raise Problem(404, "No event of this id has been received.")
     return _json(found)
@@ -175,7 +179,7 @@ async def push(api: Api, request: Request, visit: Visit) -> Response:
     contact_id = visit.subject = request.path_params["contact_id"]
     if not _CONTACT_ID.fullmatch(contact_id):
         raise Problem(422, "This cannot be the id of a contact.")
-    pushed = await api.call(lambda: api.service.push_to_external_crm(contact_id), "push")
+    pushed = await api.call(lambda: api.service.push_to_external_crm(contact_id), "push", "crm")
     api.in_dagster(lambda: api.dagster.note_push(pushed["action"]))
     return _json(pushed)
 
@@ -183,7 +187,7 @@ async def push(api: Api, request: Request, visit: Visit) -> Response:
 async def status(api: Api, request: Request, visit: Visit) -> Response:
     """Tell how the sync stands."""
     del request, visit
-    return _json(await api.call(api.service.get_status, "status"))
+    return _json(await api.call(api.service.get_status, "status", "database"))
 
 
 async def healthz(api: Api, request: Request, visit: Visit) -> Response:
@@ -201,7 +205,7 @@ async def readyz(api: Api, request: Request, visit: Visit) -> Response:
             tx.execute(sa.select(1))
         return api.dagster.heartbeat_age()
 
-    age = await api.call(look, "readiness")
+    age = await api.call(look, "readiness", "database")
     api.look_for_daemon(age)
     return _json({"status": "ready", "daemonHeartbeatSeconds": age})
 
@@ -213,7 +217,7 @@ async def metrics(api: Api, request: Request, visit: Visit) -> Response:
     def look() -> tuple[dict[str, Any], float | None]:
         return api.service.get_status(), api.dagster.heartbeat_age()
 
-    found, age = await api.call(look, "metrics")
+    found, age = await api.call(look, "metrics", "database")
     api.look_for_daemon(age)
     text, media_type = api.metrics.text(found, age)
     return Response(text, headers={"Content-Type": media_type})
