@@ -226,7 +226,9 @@ async def metrics(api: Api, request: Request, visit: Visit) -> Response:
 async def describe(api: Api, request: Request, visit: Visit) -> Response:
     """Describe the API."""
     del request, visit
-    return _json(openapi.document(ROUTES, api.settings.connection.webhook))
+    return _json(
+        openapi.document(ROUTES, api.settings.connection.webhook, keyed=bool(api.settings.require_api_keys()))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +260,15 @@ class Route:
         return self.handler.__name__
 
 
-_ALWAYS = (401, 403, 429, 500, 503)
+_WIRE = (400, 408, 414, 431, 503)
+"""What a connection's bounds refuse, whatever is asked for."""
+_GUARD = (401, 403, 429, 500)
+
+
+def _refusals(*own: int) -> tuple[int, ...]:
+    """Those of a route that asks for the key, and its own."""
+    return tuple(sorted({*own, *_GUARD, *_WIRE}))
+
 
 ROUTES: tuple[Route, ...] = (
     Route(
@@ -267,7 +277,7 @@ ROUTES: tuple[Route, ...] = (
         webhook,
         "Receive a webhook: durable when it is answered",
         "WebhookAnswer",
-        tuple(sorted((400, 408, 413, 415, 422, *_ALWAYS))),
+        _refusals(413, 415, 422),
         body="WebhookBody",
         headers=("webhook-id", "Idempotency-Key"),
     ),
@@ -277,7 +287,7 @@ ROUTES: tuple[Route, ...] = (
         event,
         "What became of a webhook",
         "Event",
-        tuple(sorted((404, 414, *_ALWAYS))),
+        _refusals(404),
     ),
     Route(
         "/api/external/fetch",
@@ -285,7 +295,7 @@ ROUTES: tuple[Route, ...] = (
         fetch,
         "Pull from the CRM now, as a Dagster run, and wait for it",
         "Fetched",
-        tuple(sorted((409, 502, *_ALWAYS))),
+        _refusals(409, 502),
     ),
     Route(
         "/api/external/push/{contact_id}",
@@ -293,7 +303,7 @@ ROUTES: tuple[Route, ...] = (
         push,
         "Write one contact to the CRM now",
         "Pushed",
-        tuple(sorted((404, 409, 414, 422, 502, *_ALWAYS))),
+        _refusals(404, 409, 422, 502),
         parameter=_CONTACT_ID.pattern,
     ),
     Route(
@@ -302,7 +312,7 @@ ROUTES: tuple[Route, ...] = (
         status,
         "How the sync stands",
         "Status",
-        _ALWAYS,
+        _refusals(),
         while_disabled=True,
     ),
     Route(
@@ -311,7 +321,7 @@ ROUTES: tuple[Route, ...] = (
         healthz,
         "Whether the process answers",
         "Health",
-        (),
+        _WIRE,
         public=True,
         while_disabled=True,
     ),
@@ -321,13 +331,19 @@ ROUTES: tuple[Route, ...] = (
         readyz,
         "Whether the database answers",
         "Health",
-        _ALWAYS,
+        _refusals(),
         while_disabled=True,
     ),
     Route(
-        "/metrics", ("GET", "HEAD"), metrics, "Figures for Prometheus", "", _ALWAYS, media_type="text/plain"
+        "/metrics",
+        ("GET", "HEAD"),
+        metrics,
+        "Figures for Prometheus",
+        "",
+        _refusals(),
+        media_type="text/plain",
     ),
-    Route("/openapi.json", ("GET", "HEAD"), describe, "This document", "OpenApi", _ALWAYS),
+    Route("/openapi.json", ("GET", "HEAD"), describe, "This document", "OpenApi", _refusals()),
 )
 
 
