@@ -125,6 +125,7 @@ def test_a_list_of_records(api: Served) -> None:
         ({"phone": "628111111111", "ticket_price": int("9" * 64)}, {"ticketPrice"}),
         ({"phone": "628111111111", "ticket_price": True}, {"ticketPrice"}),
         ({"phone": "628111111111", "ticket_price": "5_0"}, {"ticketPrice"}),
+        ({"phone": "628111111111", "ticket_price": 9_007_199_254_740_993.0}, {"ticketPrice"}),
         ({"phone": "628111111111", "meeting_date": "tomorrow"}, {"meetingDate"}),
         ({"phone": ["628111111111"]}, {"id"}),
         ({"phone": {"a": 1}}, {"id"}),
