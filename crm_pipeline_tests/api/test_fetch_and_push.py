@@ -191,6 +191,8 @@ def test_a_failed_pull_is_502_with_the_reason(world: World, faults: Faults, key:
     problem = answer.json()
     assert problem["success"] is False
     assert told.lower() in problem["detail"].lower()
+    assert problem["detail"][0].isupper()
+    assert problem["detail"].endswith(".")
     run = world.instance.get_run_by_id(problem["runId"])
     assert run is not None
     assert run.status is dg.DagsterRunStatus.FAILURE
@@ -263,7 +265,8 @@ def test_a_push_answers_with_what_the_crm_said(world: World) -> None:
 def test_a_push_of_nobody_makes_nobody(world: World) -> None:
     """404, and neither side has a contact more."""
     contacts, records = world.api.rows()[1], len(world.crm.records)
-    assert world.api.ask("POST", f"{PUSH}628000000000").status_code == 404
+    answer = world.api.ask("POST", f"{PUSH}628000000000")
+    assert (answer.status_code, answer.json()["detail"]) == (404, "There is no such contact.")
     assert (world.api.rows()[1], len(world.crm.records)) == (contacts, records)
 
 
