@@ -151,8 +151,8 @@ _DETAILS = {
 }
 
 
-def document(routes: Iterable[Route], webhook: Webhook) -> dict[str, Any]:
-    """The API as OpenAPI 3.1, with webhooks as the connection has them."""
+def document(routes: Iterable[Route], webhook: Webhook, *, keyed: bool) -> dict[str, Any]:
+    """The API as OpenAPI 3.1, with webhooks as the connection has them; ``keyed``: keys are asked for."""
     paths: dict[str, Any] = {}
     for route in routes:
         path = _PARAMETER.sub(r"{\1}", route.path)
@@ -162,14 +162,16 @@ def document(routes: Iterable[Route], webhook: Webhook) -> dict[str, Any]:
         for operation in path.values():
             if "requestBody" in operation:
                 _describe_webhook(operation, webhook)
+            if not keyed:
+                del operation["security"]
+    components: dict[str, Any] = {"schemas": {**SCHEMAS, "WebhookBody": _BODIES[webhook.format]}}
+    if keyed:
+        components["securitySchemes"] = {"ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"}}
     return {
         "openapi": "3.1.0",
         "info": {"title": "crm_pipeline", "version": __version__},
         "paths": paths,
-        "components": {
-            "schemas": {**SCHEMAS, "WebhookBody": _BODIES[webhook.format]},
-            "securitySchemes": {"ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"}},
-        },
+        "components": components,
     }
 
 

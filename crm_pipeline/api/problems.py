@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -40,13 +41,13 @@ class Problem(Exception):  # noqa: N818 - an answer, not a failure of ours
 
         Args:
             status: HTTP status.
-            detail: for people; fixed words, never what was sent.
+            detail: for people; fixed words, never what was sent. It is told as a sentence.
             headers: more headers.
             members: more members of the document, such as ``reasons``.
         """
-        super().__init__(detail)
         self.status = status
-        self.detail = detail
+        self.detail = _sentence(detail)
+        super().__init__(self.detail)
         self.headers = dict(headers or {})
         self.members = members
 
@@ -66,6 +67,15 @@ class Problem(Exception):  # noqa: N818 - an answer, not a failure of ours
     def response(self) -> Response:
         """The answer as it is sent."""
         return Response(orjson.dumps(self.document), self.status, headers=self.headers, media_type=MEDIA_TYPE)
+
+
+def _sentence(text: str) -> str:
+    """With a capital, unless it begins with the name of a setting or the like, and a full stop."""
+    begun = text[:1].upper() + text[1:] if _WORD.match(text) else text
+    return begun if begun.endswith(".") else f"{begun}."
+
+
+_WORD = re.compile("[a-z]+ ")
 
 
 def passing(status: int, detail: str, *, seconds: int = RETRY_SECONDS) -> Problem:

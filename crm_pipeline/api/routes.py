@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import orjson
 import sqlalchemy as sa
@@ -37,7 +37,9 @@ APPLY_LEASE_SECONDS = 1.0
 WEBHOOK = "/api/external/webhook"
 _CONTACT_ID = re.compile("[ -~]{1,128}")
 _CALLS_AT_ONCE = 8
-"""Calls of the service in threads at once, beside those that land webhooks."""
+"""Calls of the service in threads at once, in each lane, beside those that land webhooks."""
+Lane: TypeAlias = Literal["database", "crm"]
+"""What a call waits for. Those that wait for the CRM, or for their turn with it, keep no other waiting."""
 
 
 @dataclass(slots=True)
@@ -75,11 +77,11 @@ class Api:
         self.fetcher = Fetcher(service, self.dagster)
         self.land = land
         self.apply: Group[str, dict[str, Any] | None] = Group(self._apply, "applying")
-        self._calls = asyncio.Semaphore(_CALLS_AT_ONCE)
+        self._lanes = {lane: asyncio.Semaphore(_CALLS_AT_ONCE) for lane in get_args(Lane)}
 
-    async def call(self, work: Callable[[], Any], name: str) -> Any:
+    async def call(self, work: Callable[[], Any], name: str, lane: Lane) -> Any:
         """Call the service in a thread."""
-        async with self._calls:
+        async with self._lanes[lane]:
             return await in_thread(work, name)
 
     def in_dagster(self, work: Callable[[], object]) -> None:
@@ -158,7 +160,9 @@ def too_slow() -> Problem:
 async def event(api: Api, request: Request, visit: Visit) -> Response:
     """Tell what became of an event."""
     event_id = visit.subject = request.path_params["event_id"]
-    found = await api.call(lambda: api.service.event(event_id), "event") if event_id.isprintable() else None
+    found = None
+    if event_id.isprintable():
+        found = await api.call(lambda: api.service.event(event_id), "event", "database")
     if found is None:
         raise Problem(404, "No event of this id has been received.")
     return _json(found)
@@ -175,7 +179,7 @@ async def push(api: Api, request: Request, visit: Visit) -> Response:
     contact_id = visit.subject = request.path_params["contact_id"]
     if not _CONTACT_ID.fullmatch(contact_id):
         raise Problem(422, "This cannot be the id of a contact.")
-    pushed = await api.call(lambda: api.service.push_to_external_crm(contact_id), "push")
+    pushed = await api.call(lambda: api.service.push_to_external_crm(contact_id), "push", "crm")
     api.in_dagster(lambda: api.dagster.note_push(pushed["action"]))
     return _json(pushed)
 
@@ -183,7 +187,7 @@ async def push(api: Api, request: Request, visit: Visit) -> Response:
 async def status(api: Api, request: Request, visit: Visit) -> Response:
     """Tell how the sync stands."""
     del request, visit
-    return _json(await api.call(api.service.get_status, "status"))
+    return _json(await api.call(api.service.get_status, "status", "database"))
 
 
 async def healthz(api: Api, request: Request, visit: Visit) -> Response:
@@ -201,7 +205,7 @@ async def readyz(api: Api, request: Request, visit: Visit) -> Response:
             tx.execute(sa.select(1))
         return api.dagster.heartbeat_age()
 
-    age = await api.call(look, "readiness")
+    age = await api.call(look, "readiness", "database")
     api.look_for_daemon(age)
     return _json({"status": "ready", "daemonHeartbeatSeconds": age})
 
@@ -213,7 +217,7 @@ async def metrics(api: Api, request: Request, visit: Visit) -> Response:
     def look() -> tuple[dict[str, Any], float | None]:
         return api.service.get_status(), api.dagster.heartbeat_age()
 
-    found, age = await api.call(look, "metrics")
+    found, age = await api.call(look, "metrics", "database")
     api.look_for_daemon(age)
     text, media_type = api.metrics.text(found, age)
     return Response(text, headers={"Content-Type": media_type})
@@ -222,7 +226,9 @@ async def metrics(api: Api, request: Request, visit: Visit) -> Response:
 async def describe(api: Api, request: Request, visit: Visit) -> Response:
     """Describe the API."""
     del request, visit
-    return _json(openapi.document(ROUTES, api.settings.connection.webhook))
+    return _json(
+        openapi.document(ROUTES, api.settings.connection.webhook, keyed=bool(api.settings.require_api_keys()))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +260,15 @@ class Route:
         return self.handler.__name__
 
 
-_ALWAYS = (401, 403, 429, 500, 503)
+_WIRE = (400, 408, 414, 431, 503)
+"""What a connection's bounds refuse, whatever is asked for."""
+_GUARD = (401, 403, 429, 500)
+
+
+def _refusals(*own: int) -> tuple[int, ...]:
+    """Those of a route that asks for the key, and its own."""
+    return tuple(sorted({*own, *_GUARD, *_WIRE}))
+
 
 ROUTES: tuple[Route, ...] = (
     Route(
@@ -263,7 +277,7 @@ ROUTES: tuple[Route, ...] = (
         webhook,
         "Receive a webhook: durable when it is answered",
         "WebhookAnswer",
-        tuple(sorted((400, 408, 413, 415, 422, *_ALWAYS))),
+        _refusals(413, 415, 422),
         body="WebhookBody",
         headers=("webhook-id", "Idempotency-Key"),
     ),
@@ -273,7 +287,7 @@ ROUTES: tuple[Route, ...] = (
         event,
         "What became of a webhook",
         "Event",
-        tuple(sorted((404, 414, *_ALWAYS))),
+        _refusals(404),
     ),
     Route(
         "/api/external/fetch",
@@ -281,7 +295,7 @@ ROUTES: tuple[Route, ...] = (
         fetch,
         "Pull from the CRM now, as a Dagster run, and wait for it",
         "Fetched",
-        tuple(sorted((409, 502, *_ALWAYS))),
+        _refusals(409, 502),
     ),
     Route(
         "/api/external/push/{contact_id}",
@@ -289,7 +303,7 @@ ROUTES: tuple[Route, ...] = (
         push,
         "Write one contact to the CRM now",
         "Pushed",
-        tuple(sorted((404, 409, 414, 422, 502, *_ALWAYS))),
+        _refusals(404, 409, 422, 502),
         parameter=_CONTACT_ID.pattern,
     ),
     Route(
@@ -298,7 +312,7 @@ ROUTES: tuple[Route, ...] = (
         status,
         "How the sync stands",
         "Status",
-        _ALWAYS,
+        _refusals(),
         while_disabled=True,
     ),
     Route(
@@ -307,7 +321,7 @@ ROUTES: tuple[Route, ...] = (
         healthz,
         "Whether the process answers",
         "Health",
-        (),
+        _WIRE,
         public=True,
         while_disabled=True,
     ),
@@ -317,13 +331,19 @@ ROUTES: tuple[Route, ...] = (
         readyz,
         "Whether the database answers",
         "Health",
-        _ALWAYS,
+        _refusals(),
         while_disabled=True,
     ),
     Route(
-        "/metrics", ("GET", "HEAD"), metrics, "Figures for Prometheus", "", _ALWAYS, media_type="text/plain"
+        "/metrics",
+        ("GET", "HEAD"),
+        metrics,
+        "Figures for Prometheus",
+        "",
+        _refusals(),
+        media_type="text/plain",
     ),
-    Route("/openapi.json", ("GET", "HEAD"), describe, "This document", "OpenApi", _ALWAYS),
+    Route("/openapi.json", ("GET", "HEAD"), describe, "This document", "OpenApi", _refusals()),
 )
 
 

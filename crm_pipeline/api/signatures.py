@@ -38,6 +38,8 @@ class Proof:
 
     event_id: str | None = None
     """The event's id, where it was signed as well."""
+    once: str | None = None
+    """A name for the message, where its time was signed and no id: what comes again under it is a replay."""
 
 
 Verifier: TypeAlias = Callable[[Message, float], Proof | None]
@@ -124,7 +126,9 @@ def _hubspot_v3(signature: Signature, keys: Sequence[bytes]) -> Verifier:
             return None
         url = _ESCAPE.sub(lambda match: unquote(match[0]), message.url)
         signed = b"".join((message.method.encode(), url.encode(), message.body, time))
-        return _proof(_any_matches([hmac.digest(key, signed, "sha256") for key in keys], [shown]))
+        return _proof(
+            _any_matches([hmac.digest(key, signed, "sha256") for key in keys], [shown]), dated=shown
+        )
 
     return verify
 
@@ -161,6 +165,7 @@ def _hmac(signature: Signature, keys: Sequence[bytes]) -> Verifier:
         b"".join(_PARTS[text] if place % 2 else re.escape(text.encode()) for place, text in enumerate(texts))
     )
     signed_parts = _PLACEHOLDER.split(signature.signed)
+    dated, named = ("{timestamp}" in signature.signed), ("{id}" in signature.signed)
     decode = _from_hex if signature.encoding == "hex" else _from_base64
     unit = 1000 if signature.timestamp_unit == "milliseconds" else 1
 
@@ -183,13 +188,11 @@ def _hmac(signature: Signature, keys: Sequence[bytes]) -> Verifier:
         if shown is None or len(pieces) < len(chosen):
             return None
         time = parts["timestamp"]
-        if "timestamp" in signed_parts[1::2] and not _fresh(
-            time or b"", now, signature.tolerance_seconds, unit=unit
-        ):
+        if dated and not _fresh(time or b"", now, signature.tolerance_seconds, unit=unit):
             return None
         digests = [hmac.digest(key, b"".join(pieces), signature.algorithm) for key in keys]
-        name = parts["id"] if "id" in signed_parts[1::2] else None
-        return _proof(_any_matches(digests, [shown]), name)
+        name = parts["id"] if named else None
+        return _proof(_any_matches(digests, [shown]), name, dated=shown if dated else None)
 
     return verify
 
@@ -210,8 +213,19 @@ def _any_matches(own: Sequence[bytes], shown: Sequence[bytes]) -> bool:
     return any(found)
 
 
-def _proof(right: bool, event_id: bytes | None = None) -> Proof | None:  # noqa: FBT001 - the verdict itself
-    return Proof(event_id.decode("latin-1") if event_id else None) if right else None
+def _proof(
+    right: bool,  # noqa: FBT001 - the verdict itself
+    event_id: bytes | None = None,
+    *,
+    dated: bytes | None = None,
+) -> Proof | None:
+    """``dated`` is the signature over a time: it comes from the sender once."""
+    if not right:
+        return None
+    if event_id:
+        return Proof(event_id.decode("latin-1"))
+    # Its digest: who reads the name of an event need not see a signature.
+    return Proof(once=f"signed-{hashlib.sha256(dated).hexdigest()}" if dated is not None else None)
 
 
 def _named(message: Message, header: str | None) -> bytes | None:

@@ -94,7 +94,7 @@ class Door:
         told, listed = self._message(scope, body) if self.media_type == "text/xml" else self._objects(body)
         if len(told) > MAX_ITEMS:
             raise Problem(400, f"The body tells of more than {MAX_ITEMS} records.")
-        named = _checked(proof.event_id) or _header_id(headers)
+        named = _checked(proof.event_id) or _header_id(headers) or proof.once
         return Delivery(
             [
                 Arrival(

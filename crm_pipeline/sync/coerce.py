@@ -21,6 +21,8 @@ from crm_pipeline.sync.identity import NoIdentityError, whatsapp_id
 Value: TypeAlias = str | int | float | bool | None
 
 MAX_INTEGER = 2**63 - 1
+_EXACT = 2**53
+"""From here on floats leave whole numbers out: one is read as its neighbour."""
 MAX_TEXT = 100_000
 """Characters. Longer text is a mistake or an attack, and no CRM holds it."""
 
@@ -136,6 +138,9 @@ def _integer(value: Any) -> Value:
         raise NotAValueError(msg)
     if number > MAX_INTEGER:
         msg = "does not fit into 64 bits"
+        raise NotAValueError(msg)
+    if isinstance(value, float) and number >= _EXACT:
+        msg = "has too many digits for a number with a decimal point"
         raise NotAValueError(msg)
     return number
 

@@ -111,8 +111,6 @@ def test_the_lines_of_the_page_work(world: World) -> None:
     assert len(lines) == 5
     told = {}
     for line in lines:
-        if "evt-1" in line:
-            world.api.post(RECORD, headers={"webhook-id": "evt-1"})
         answer = curl(line, world.api)
         assert answer.status_code == 200, line
         told[line.split("/api/external/")[1].split("/")[0].split()[0]] = answer.json()
@@ -193,6 +191,8 @@ def test_a_failed_pull_is_502_with_the_reason(world: World, faults: Faults, key:
     problem = answer.json()
     assert problem["success"] is False
     assert told.lower() in problem["detail"].lower()
+    assert problem["detail"][0].isupper()
+    assert problem["detail"].endswith(".")
     run = world.instance.get_run_by_id(problem["runId"])
     assert run is not None
     assert run.status is dg.DagsterRunStatus.FAILURE
@@ -265,7 +265,8 @@ def test_a_push_answers_with_what_the_crm_said(world: World) -> None:
 def test_a_push_of_nobody_makes_nobody(world: World) -> None:
     """404, and neither side has a contact more."""
     contacts, records = world.api.rows()[1], len(world.crm.records)
-    assert world.api.ask("POST", f"{PUSH}628000000000").status_code == 404
+    answer = world.api.ask("POST", f"{PUSH}628000000000")
+    assert (answer.status_code, answer.json()["detail"]) == (404, "There is no such contact.")
     assert (world.api.rows()[1], len(world.crm.records)) == (contacts, records)
 
 
@@ -279,6 +280,22 @@ def test_a_push_that_fails_is_502(world: World) -> None:
         world.crm.faults = Faults()
     assert (answer.status_code, answer.json()["success"]) == (502, False)
     assert "62899900022" not in answer.text
+
+
+def test_pushes_that_wait_keep_nobody_else_waiting(world: World) -> None:
+    """As many as may be under way wait for their turn with the CRM; what asks our database is answered."""
+    world.api.sql("INSERT INTO contacts (id, nama) VALUES ('62899900033@c.us', 'Tono')")
+    event_id = world.api.post(RECORD).json()["eventId"]
+    looks = ("/readyz", "/metrics", "/api/external/status", f"/api/external/webhook/{event_id}")
+    with (
+        ThreadPoolExecutor(12) as callers,
+        world.api.service._leased("another worker"),  # noqa: SLF001
+    ):
+        calls = [callers.submit(world.api.ask, "POST", f"{PUSH}62899900033") for _ in range(12)]
+        eventually(lambda: sum(thread.name == "push" for thread in threading.enumerate()) >= 8)
+        assert [world.api.ask("GET", path).status_code for path in looks] == [200] * len(looks)
+        assert not any(call.done() for call in calls)
+    assert {call.result().status_code for call in calls} == {200}
 
 
 def test_the_daemons_age_is_told_once_it_is_known(world: World) -> None:

@@ -11,9 +11,10 @@ import pytest
 from crm_pipeline.api.openapi import document
 from crm_pipeline.api.routes import ROUTES
 from crm_pipeline.connection import Webhook
+from crm_pipeline_tests.api.conftest import Serve
 from crm_pipeline_tests.api.served import RECORD, SECRET, WEBHOOK, Served
 
-DOCUMENT = document(ROUTES, Webhook())
+DOCUMENT = document(ROUTES, Webhook(), keyed=True)
 
 
 def schema(name: str) -> dict[str, Any]:
@@ -54,10 +55,37 @@ def test_every_route_is_there_with_its_key_and_its_refusals() -> None:
         for method, operation in operations.items():
             public = path == "/healthz"
             assert operation["security"] == ([] if public else [{"ApiKey": []}])
-            assert public or {"401", "403", "429", "503"} <= set(operation["responses"])
+            assert public or {"401", "403", "429", "500"} <= set(operation["responses"])
+            assert {"400", "408", "414", "431", "503"} <= set(operation["responses"])
             if method != "head":
                 for status, answer in operation["responses"].items():
                     assert status == "200" or list(answer["content"]) == ["application/problem+json"]
+
+
+def test_without_keys_it_asks_for_none(serve: Serve) -> None:
+    """Nor does it name them; all else is as ever."""
+    told = serve(api_auth_enabled=False, crm_api_key=None).ask("GET", "/openapi.json", key=None).json()
+    assert "securitySchemes" not in told["components"]
+    for path, operations in told["paths"].items():
+        for method, operation in operations.items():
+            assert operation.items() < DOCUMENT["paths"][path][method].items()
+            assert "security" not in operation
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/metrics", "/api/external/status"])
+def test_refusals_of_the_wire_are_as_described(shared: Served, path: str) -> None:
+    """Too much of an address or of headers, or no HTTP: at each path, answered as its document says."""
+    known = DOCUMENT["paths"][path]["get"]["responses"]
+    long, many = "x" * 9000, "".join(f"h{n}: x\r\n" for n in range(101))
+    for head, status in (
+        (f"GET {path}?{long} HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+        (f"GET {path} HTTP/1.1\r\n{many}\r\n", 431),
+        (f"GET {path} HTTP/1.1\r\nno header\r\n\r\n", 400),
+    ):
+        reply = shared.raw(head.encode())
+        assert reply.status == status
+        assert str(status) in known
+        jsonschema.validate(reply.json, schema("Problem"))
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from crm_pipeline.connection import Webhook
 from crm_pipeline_tests.api.served import KEY, PATIENCE, SECRET, Served, serving
 from crm_pipeline_tests.databases import SqliteDatabases
 
-DOCUMENT = document(ROUTES, Webhook())
+DOCUMENT = document(ROUTES, Webhook(), keyed=True)
 CASES = [
     (path, method, mode)
     for path, methods in DOCUMENT["paths"].items()

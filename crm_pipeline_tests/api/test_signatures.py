@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -314,7 +315,10 @@ HMACS: list[tuple[str, dict[str, Any], dict[str, str], str | None]] = [
 def test_a_described_hmac(options: dict[str, Any], headers: dict[str, str], event_id: str | None) -> None:
     """Header, prefix, encoding, what is signed, as it is described; nearly right is refused."""
     judge_it = verifier(Signature(scheme="hmac", **options), ["other", "abc"])
-    assert judge_it(message(headers), TIME) == Proof(event_id)
+    proof = judge_it(message(headers), TIME)
+    assert proof is not None
+    assert proof.event_id == event_id
+    assert (proof.once is not None) is (event_id is None and "timestamp" in options.get("signed", ""))
     assert judge_it(message(headers, BODY + b" "), TIME) is None
     assert verifier(Signature(scheme="hmac", **options), ["other"])(message(headers), TIME) is None
     assert judge_it(message({}), TIME) is None
@@ -324,6 +328,27 @@ def test_a_described_hmac(options: dict[str, Any], headers: dict[str, str], even
     if "timestamp" in options.get("signed", ""):
         assert judge_it(message(headers), TIME + 301) is None
         assert judge_it(message(headers), TIME - 301) is None
+
+
+def dated(body: bytes, time: int = TIME, *, algorithm: Any = "sha512", encoding: Any = "hex") -> Proof:
+    """What a message with a signed time proves."""
+    scheme: dict[str, Any] = {"value": "t={timestamp},v1={digest}", "signed": "{timestamp}.{body}"}
+    judge_it = verifier(Signature(scheme="hmac", **scheme, algorithm=algorithm, encoding=encoding), ["abc"])
+    digest = digest_of(b"%d." % time + body, algorithm)
+    shown = digest.hex() if encoding == "hex" else base64.b64encode(digest).decode()
+    proof = judge_it(message({"X-Signature": f"t={time},v1={shown}"}, body), time)
+    assert proof is not None
+    return proof
+
+
+def test_a_message_with_a_signed_time_has_a_name() -> None:
+    """The same one however its signature is written, another for another body or time."""
+    name = dated(BODY).once
+    assert name is not None
+    assert re.fullmatch("signed-[0-9a-f]{64}", name)
+    assert digest_of(b"%d." % TIME + BODY, "sha512").hex()[:64] not in name
+    assert dated(BODY, encoding="base64").once == name
+    assert len({name, dated(BODY + b" ").once, dated(BODY, TIME + 1).once}) == 3
 
 
 @pytest.mark.parametrize(

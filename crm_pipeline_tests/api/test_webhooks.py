@@ -125,6 +125,7 @@ def test_a_list_of_records(api: Served) -> None:
         ({"phone": "628111111111", "ticket_price": int("9" * 64)}, {"ticketPrice"}),
         ({"phone": "628111111111", "ticket_price": True}, {"ticketPrice"}),
         ({"phone": "628111111111", "ticket_price": "5_0"}, {"ticketPrice"}),
+        ({"phone": "628111111111", "ticket_price": 9_007_199_254_740_993.0}, {"ticketPrice"}),
         ({"phone": "628111111111", "meeting_date": "tomorrow"}, {"meetingDate"}),
         ({"phone": ["628111111111"]}, {"id"}),
         ({"phone": {"a": 1}}, {"id"}),
@@ -347,6 +348,61 @@ def test_standard_webhooks(serve: Serve) -> None:
     reordered = json.dumps({"data": RECORD, "type": "contact.updated"}).encode()
     assert api.post_bytes(reordered, headers=headers, key=None).status_code == 401
     assert api.rows()[0] == 2
+
+
+DATED = """
+webhook:
+  signature: {scheme: hmac, value: "t={timestamp},v1={digest}", signed: "{timestamp}.{body}"}
+"""
+
+
+def stamped(record: Any, at: int) -> tuple[bytes, dict[str, str]]:
+    """A webhook, and the headers that sign it with a time and no id."""
+    body = json.dumps(record).encode()
+    digest = hmac.digest(SECRET.encode(), b"%d." % at + body, "sha256").hex()
+    return body, {"X-Signature": f"t={at},v1={digest}"}
+
+
+def test_a_replay_of_a_signed_time_is_the_same_event(serve: Serve) -> None:
+    """After other news, too: the old news is not applied again. Signed anew, it is news."""
+    api = serve(DATED)
+    now = int(time.time())
+    old, new = stamped(RECORD, now), stamped({**RECORD, "name": "Sari"}, now)
+    answers = []
+    for body, headers in (old, new, old):
+        answers.append(api.post_bytes(body, headers=headers, key=None).json())
+        api.service.apply_events()
+    assert answers[2]["eventId"] == answers[0]["eventId"]
+    assert [answer["action"] for answer in answers] == ["created", "updated", "created"]
+    assert api.sql("SELECT nama FROM contacts") == [("Sari",)]
+    found = api.ask("GET", f"{WEBHOOK}/{answers[0]['eventId']}").json()
+    assert (found["status"], found["action"]) == ("applied", "created")
+    body, headers = stamped(RECORD, now + 1)
+    assert api.post_bytes(body, headers=headers, key=None).json()["action"] == "updated"
+    assert api.rows()[0] == 3
+
+
+def test_a_name_in_the_headers_goes_before_that_of_a_signed_time(serve: Serve) -> None:
+    """A sender that names its events may sign a repeat anew."""
+    api = serve(DATED)
+    now = int(time.time())
+    for at in (now, now + 1):
+        body, headers = stamped(RECORD, at)
+        named = {**headers, "Idempotency-Key": "evt-1"}
+        assert api.post_bytes(body, headers=named, key=None).json()["eventId"] == "evt-1"
+    assert api.rows()[0] == 1
+
+
+def test_replays_of_a_list_with_a_signed_time(serve: Serve) -> None:
+    """Each record has a name of its own, and the same list again is the same events."""
+    api = serve(DATED)
+    now = int(time.time())
+    records = [{"phone": f"62811111111{n}"} for n in range(3)]
+    body, headers = stamped(records, now)
+    first, second = (api.post_bytes(body, headers=headers, key=None).json() for _ in range(2))
+    assert first == second
+    assert len({each["eventId"] for each in first["results"]}) == 3
+    assert api.rows()[0] == 3
 
 
 def test_a_signature_opens_webhooks_only(serve: Serve) -> None:

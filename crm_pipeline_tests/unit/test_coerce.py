@@ -56,6 +56,8 @@ ACCEPTED: Mapping[FieldType, list[tuple[Any, Value]]] = {
         ("0", 0),
         ("-0", 0),
         ("150000", 150000),
+        (9_007_199_254_740_991.0, 9_007_199_254_740_991),
+        (9_007_199_254_740_993, 9_007_199_254_740_993),
         (" +150000 ", 150000),
         ("0150000", 150000),
         ("150000.0", 150000),
@@ -217,6 +219,8 @@ REFUSED: Mapping[FieldType, list[tuple[Any, str]]] = {
         ("9223372036854775808", "does not fit into 64 bits"),
         (float(MAX_INTEGER), "does not fit into 64 bits"),  # a float rounds it up
         (1e300, "does not fit into 64 bits"),
+        (9_007_199_254_740_992.0, "has too many digits for a number with a decimal point"),
+        (9e18, "has too many digits for a number with a decimal point"),
         ("9" * 100, "does not fit into 64 bits"),
         (10**5000, "does not fit into 64 bits"),
     ],
