@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from crm_pipeline import jsonio
-from crm_pipeline.store import bulk, landing
+from crm_pipeline.store import bulk, landing, webhooks
 from crm_pipeline.store.bulk import one_of
 from crm_pipeline.store.tables import external_records, rejects
 
@@ -182,12 +182,14 @@ def reasons(tx: Connection, connection: str, source: Source, key: str) -> dict[s
 
 
 def free(tx: Connection, connection: str, contact_ids: Collection[str]) -> None:
-    """These ids have no record any more: records rejected for claiming one of them are applied once more."""
+    """No record shows these ids any more: what was rejected for claiming one of them is applied once more."""
     if not contact_ids:
         return
     chosen = (rejects.c.connection == connection, one_of(rejects.c.contact_id, contact_ids))
-    query = sa.select(rejects.c.record_id).where(*chosen, rejects.c.record_id.is_not(None))
-    landing.wait_again(tx, connection, ids=tx.execute(query).scalars().all())
+    found = tx.execute(sa.select(rejects.c.source, rejects.c.key, rejects.c.record_id).where(*chosen)).all()
+    records = [row.record_id for row in found if row.record_id is not None]
+    landing.wait_again(tx, connection, ids=records)
+    webhooks.wait_again(tx, connection, [row.key for row in found if row.source == "webhook"])
 
 
 def due_now(tx: Connection, connection: str, ids: Collection[int]) -> None:

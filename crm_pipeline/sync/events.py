@@ -179,9 +179,9 @@ class _Done:
         self.counts: Counter[Outcome] = Counter()
         self.contact_ids: list[str] = []
 
-    def reject(self, row: LandedEvent, reasons: dict[str, str]) -> None:
+    def reject(self, row: LandedEvent, reasons: dict[str, str], contact_id: str | None = None) -> None:
         self.reasons.append((row.id, reasons))
-        self.rejects.append(NewReject("webhook", row.event_id, reasons))
+        self.rejects.append(NewReject("webhook", row.event_id, reasons, contact_id=contact_id))
         self.note(row, Outcome.REJECTED)
 
     def note(self, row: LandedEvent, outcome: Outcome) -> None:
@@ -228,13 +228,13 @@ def _apply_rows(
         try:
             outcome = hear(settler, values, row.external_id, row.received_at, modified_at, row.id)
         except RecordRejected as rejected:
-            done.reject(row, rejected.reasons)
+            done.reject(row, rejected.reasons, rejected.contact_id)
             continue
         done.note(row, outcome)
         if outcome in {Outcome.CREATED, Outcome.UPDATED} and "id" in values:
             done.contact_ids.append(str(values["id"]))
-    work.save(context.run_id, now)
     done.save(context, tx, now)
+    work.save(context.run_id, now)  # last: what it frees may be one of these
     return done
 
 

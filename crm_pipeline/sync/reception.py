@@ -155,23 +155,25 @@ class _Desk:
         event_id = read.arrival.event_id or new_id()
         if read.names & self._forgotten:
             return Receipt(event_id, None, "skipped", "applied")
-        action, reasons = self._action(read)
+        action, reasons, claimed = self._action(read)
         stored = self._keep(read, event_id, action, reasons)
+        if action == "rejected":
+            self.rejects.append(NewReject("webhook", event_id, reasons, contact_id=claimed))
         return Receipt(event_id, stored.contact_id, action, _status(stored), reasons=reasons)
 
-    def _action(self, read: _Read) -> tuple[Action, dict[str, str]]:
-        """What applying it would do now; nothing of it is saved."""
+    def _action(self, read: _Read) -> tuple[Action, dict[str, str], str | None]:
+        """What applying it would do now, why not, and whom it claims to be; nothing of it is saved."""
         if read.reasons:
-            return "rejected", read.reasons
+            return "rejected", read.reasons, None
         if read.hint:
-            return "updated" if self._linked_to(read) else "created", {}
+            return "updated" if self._linked_to(read) else "created", {}, None
         if read.values is None:
-            return "skipped", {}
+            return "skipped", {}, None
         try:
             outcome = hear(self._settler, read.values, read.external_id, self._now, None, None)
         except RecordRejected as rejected:
-            return "rejected", rejected.reasons
-        return outcome.value, {}
+            return "rejected", rejected.reasons, rejected.contact_id
+        return outcome.value, {}, None
 
     def _linked_to(self, read: _Read) -> str | None:
         link = self._work.link(read.external_id) if read.external_id is not None else None
@@ -199,8 +201,6 @@ class _Desk:
         self._known[event_id] = stored
         if contact_id is not None:
             self._newest[contact_id] = stored
-        if action == "rejected":
-            self.rejects.append(NewReject("webhook", event_id, reasons))
         return stored
 
 

@@ -70,6 +70,24 @@ def test_told_by_a_webhook(world: World) -> None:
     assert (names(world), world.rows("rejects")) == ({ONE: "Budi", TWO: "Sinta"}, [])
 
 
+@pytest.mark.parametrize("applied", [True, False])
+def test_where_only_webhooks_tell(world: World, *, applied: bool) -> None:
+    """The one that claims the number was refused: it is taken when the number is given up, also together."""
+    key = world.crm.put(phone=ONE, name="Sinta")
+    other = world.crm.put(phone=THREE, name="Budi")
+    world.sync()
+    world.crm.clock.pass_by(minutes=1)
+    if applied:
+        assert world.receive({"id": other, "phone": ONE}).action == "rejected"
+        world.apply()
+    assert world.receive({"id": key, "phone": TWO}).action == "updated"
+    if not applied:
+        assert world.receive({"id": other, "phone": ONE}).action == "rejected"
+    world.apply()
+    assert (names(world), world.rows("rejects")) == ({ONE: "Budi", TWO: "Sinta"}, [])
+    assert {row["outcome"] for row in world.rows("webhook_events")} == {"updated"}
+
+
 def _here(world: World, _key: str) -> None:
     rekey(world, TWO)
 
