@@ -9,6 +9,7 @@ import argparse
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 SHORT = {
@@ -20,11 +21,19 @@ SHORT = {
 }
 
 
+def asked(arguments: Sequence[str] | None = None) -> list[str]:
+    """Which are to run: those that are named, or all; ``choices`` of argparse would refuse none."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("what", nargs="*", metavar="|".join(SHORT))
+    named: list[str] = parser.parse_args(arguments).what
+    if unknown := [name for name in named if name not in SHORT]:
+        parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(SHORT)}")
+    return named or list(SHORT)
+
+
 def main() -> int:
     """Run them; the first that fails ends it."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("what", nargs="*", choices=SHORT)
-    for name in parser.parse_args().what or SHORT:
+    for name in asked():
         began = time.monotonic()
         print(f"\n=== {name}", flush=True)
         script = Path(__file__).with_name(f"{name}.py")
