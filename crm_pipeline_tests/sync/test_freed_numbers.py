@@ -24,6 +24,19 @@ def waiting(world: World) -> str:
     return key
 
 
+def waiting_for_another_spelling(world: World) -> str:
+    """As ``waiting``, where another program stored Sinta's number as people write it."""
+    world.crm.unique = False
+    world.sql("INSERT INTO contacts (id, nama) VALUES (:id, 'Sinta')", id=ODD)
+    world.sync()
+    world.sync()
+    (key,) = world.crm.records
+    world.crm.put(phone=ONE, name="Budi")
+    world.sync()
+    assert len(world.rows("rejects")) == 1
+    return key
+
+
 def rekey(world: World, new: str) -> None:
     """Another program gives Sinta's contact another number."""
     world.sql("UPDATE contacts SET id = :new WHERE nama = 'Sinta'", new=new)
@@ -145,14 +158,7 @@ def test_changed_here_and_deleted_there(world: World, *, refused: bool) -> None:
 @pytest.mark.parametrize("here", [True, False])
 def test_of_a_contact_in_another_spelling(world: World, *, here: bool) -> None:
     """Another program stored the number as people write it."""
-    world.crm.unique = False
-    world.sql("INSERT INTO contacts (id, nama) VALUES (:id, 'Sinta')", id=ODD)
-    world.sync()
-    world.sync()
-    (key,) = world.crm.records
-    world.crm.put(phone=ONE, name="Budi")
-    world.sync()
-    assert len(world.rows("rejects")) == 1
+    key = waiting_for_another_spelling(world)
     if here:
         rekey(world, TWO)
     else:
@@ -163,13 +169,7 @@ def test_of_a_contact_in_another_spelling(world: World, *, here: bool) -> None:
 
 def test_the_rival_of_another_spelling_is_asked_for(world: World) -> None:
     """It is gone, though no listing tells it: who waits behind it does so no longer."""
-    world.crm.unique = False
-    world.sql("INSERT INTO contacts (id, nama) VALUES (:id, 'Sinta')", id=ODD)
-    world.sync()
-    world.sync()
-    (key,) = world.crm.records
-    world.crm.put(phone=ONE, name="Budi")
-    world.sync()
+    key = waiting_for_another_spelling(world)
     world.crm.delete(key)
     world.sync()
     assert world.rows("rejects") == []
