@@ -289,7 +289,7 @@ def test_pushes_that_wait_keep_nobody_else_waiting(world: World) -> None:
     looks = ("/readyz", "/metrics", "/api/external/status", f"/api/external/webhook/{event_id}")
     with (
         ThreadPoolExecutor(12) as callers,
-        world.api.service._leased("another worker"),  # noqa: SLF001
+        world.api.service._leased("another worker"),  # noqa: SLF001 - holds the lease, as its run would
     ):
         calls = [callers.submit(world.api.ask, "POST", f"{PUSH}62899900033") for _ in range(12)]
         eventually(lambda: sum(thread.name == "push" for thread in threading.enumerate()) >= 8)

@@ -83,7 +83,7 @@ def test_who_stops_early_leaves_no_thread(serve: Serve, connector: Connect) -> N
     server = serve(lambda seen: _page(seen, 99))
     pages = connector(server.url).pages(ALL)
     next(pages), next(pages)
-    pages.close()  # type: ignore[attr-defined]
+    pages.close()  # type: ignore[attr-defined] # all that a connector promises is an iterator
     for thread in threading.enumerate():
         if thread.name == "call":
             thread.join(_PATIENCE)
