@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 
-import structlog
 from starlette.routing import Route as Match
 from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
@@ -14,9 +13,10 @@ from crm_pipeline.api.auth import Secrets
 from crm_pipeline.api.gate import Endpoint, Gate
 from crm_pipeline.api.landing import Group
 from crm_pipeline.api.limits import Limiter, shared_storage
-from crm_pipeline.api.protocol import Whole
+from crm_pipeline.api.logs import Log
 from crm_pipeline.api.routes import ROUTES, WEBHOOK, Api, Land, Route
 from crm_pipeline.api.short import ShortWay
+from crm_pipeline.api.whole import Whole
 from crm_pipeline.service import ExternalCrmService
 from crm_pipeline.settings import Settings, SettingsError, SyncMode, WebhookApply
 
@@ -37,7 +37,7 @@ class App:
 
 def create_app(
     service: ExternalCrmService,
-    log: structlog.typing.FilteringBoundLogger,
+    log: Log,
     *,
     limiter: Limiter | None = None,
     land: Land | None = None,
@@ -87,7 +87,7 @@ def require_safe(settings: Settings) -> None:
         )
 
 
-def _limiter(settings: Settings, log: structlog.typing.FilteringBoundLogger) -> Limiter:
+def _limiter(settings: Settings, log: Log) -> Limiter:
     url = settings.rate_limit_storage
     try:
         shared = shared_storage(url.get_secret_value()) if url is not None else None

@@ -7,9 +7,8 @@ import math
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import orjson
 from starlette.requests import ClientDisconnect
@@ -38,8 +37,7 @@ _CALLERS = 4
 """So many callers can have their full share at once: one alone shuts nobody out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(NamedTuple):
     """A body that is JSON within our bounds."""
 
     value: Any

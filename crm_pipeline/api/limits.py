@@ -9,13 +9,13 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-import structlog
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import Storage
 from limits.aio.strategies import MovingWindowRateLimiter
 from limits.errors import ConfigurationError
 from limits.storage import storage_from_string
 
+from crm_pipeline.api.logs import Log
 from crm_pipeline.api.problems import Problem
 
 KEY_SHARE = 10
@@ -91,7 +91,7 @@ class Limiter:
         shared: Storage | None = None,
         asked: Asked | None = None,
         clock: Clock = time.monotonic,
-        log: structlog.typing.FilteringBoundLogger,
+        log: Log,
     ) -> None:
         """Allow one address ``per_minute`` requests in any 60 seconds, and one key ``KEY_SHARE`` times that.
 

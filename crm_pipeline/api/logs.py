@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-import logging
 import sys
-from collections.abc import MutableMapping
+import threading
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, BinaryIO
 
 import orjson
-import structlog
 
 from crm_pipeline.logs import LogFormat, as_text
 
@@ -22,34 +21,63 @@ _SIZE = 6
 """Bytes of a digest: enough to follow one caller or contact through a log."""
 
 
-def open_log(
-    file: BinaryIO | None = None, form: LogFormat = LogFormat.JSON
-) -> structlog.typing.FilteringBoundLogger:
-    """A log that writes lines to a file; standard error when not given.
+class Log:
+    """A log of events and their facts, a line each.
 
     Lines are ASCII: control and bidirectional characters can neither break nor disguise one.
+    What the event loop logs in one turn is written at its end, in one go: a write for each
+    request took as long as to check its key.
     """
-    log: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
-        structlog.BytesLogger(file or sys.stderr.buffer),
-        processors=[_as_json if form is LogFormat.JSON else _for_people],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-    )
-    return log.bind()
+
+    def __init__(self, file: BinaryIO | None = None, form: LogFormat = LogFormat.JSON) -> None:
+        """Write to this file; to standard error when not given."""
+        self._file = file or sys.stderr.buffer
+        self._line = _as_json if form is LogFormat.JSON else _for_people
+        self._kept: list[bytes] = []
+        self._loop: asyncio.AbstractEventLoop | None = None  # in which they will be written
+        self._one_by_one = threading.Lock()
+
+    def info(self, event: str, **facts: Any) -> None:
+        """Log what is as it should be."""
+        self._log("info", event, facts)
+
+    def warning(self, event: str, **facts: Any) -> None:
+        """Log what somebody should know."""
+        self._log("warning", event, facts)
+
+    def error(self, event: str, **facts: Any) -> None:
+        """Log what somebody has to see to."""
+        self._log("error", event, facts)
+
+    def flush(self) -> None:
+        """Write what is kept."""
+        with self._one_by_one:
+            kept, self._kept, self._loop = self._kept, [], None
+            self._file.write(b"".join(kept))
+            self._file.flush()
+
+    def _log(self, level: str, event: str, facts: dict[str, Any]) -> None:
+        line = self._line({**facts, "event": event, "level": level, "timestamp": datetime.now(UTC)})
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # a thread beside it
+            loop = None
+        with self._one_by_one:
+            self._kept.append(line + b"\n")
+            due, self._loop = self._loop, loop or self._loop
+        if loop is None:
+            self.flush()
+        elif due is not loop:
+            loop.call_soon(self.flush)
 
 
-def _stamped(line: MutableMapping[str, Any], level: str) -> dict[str, Any]:
-    at = datetime.now(UTC).replace(tzinfo=None).isoformat()
-    return {**line, "level": level, "timestamp": f"{at}Z"}
+def _as_json(line: dict[str, Any]) -> bytes:
+    fast = orjson.dumps(line, option=orjson.OPT_UTC_Z)
+    return fast if fast.isascii() else json.dumps(orjson.loads(fast)).encode()
 
 
-def _as_json(_log: Any, level: str, line: MutableMapping[str, Any]) -> bytes:
-    stamped = _stamped(line, level)
-    fast = orjson.dumps(stamped)
-    return fast if fast.isascii() else json.dumps(stamped).encode()
-
-
-def _for_people(_log: Any, level: str, line: MutableMapping[str, Any]) -> bytes:
-    return as_text(_stamped(line, level)).encode()
+def _for_people(line: dict[str, Any]) -> bytes:
+    return as_text(orjson.loads(_as_json(line))).encode()
 
 
 class Pseudonyms:

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, TypeAlias
 
-import uvicorn
 from httptools import HttpParserUpgrade, HttpRequestParser
-from starlette.types import ASGIApp, Scope
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from crm_pipeline.api.headers import by_name
+from crm_pipeline.api.lingering import Lingering
 from crm_pipeline.api.problems import Problem
+from crm_pipeline.api.whole import Heads, Whole
 
-BACKLOG = 1024
-
-Answer: TypeAlias = Callable[[int, Iterable[tuple[bytes, bytes]], bytes], None]
-"""Sends a status, headers and a body."""
-Whole: TypeAlias = Callable[[Scope, bytes, Answer], None]
-"""Takes a request that has come whole, with its body, and has it answered, now or later."""
 Note: TypeAlias = Callable[[str, Scope | None, int], Iterable[tuple[bytes, bytes]]]
 """Hears of a refusal: whose, of which request (None: of no whole head), its status. Gives it more headers."""
 
@@ -60,6 +53,8 @@ class GuardedProtocol(HttpToolsProtocol):
     """Connections by address; each server has a class, and this, of its own."""
     whole: ClassVar[Mapping[tuple[str, str], Whole]] = {}
     """Shorter ways than the application's, by method and path, for requests that come whole at once."""
+    heads: ClassVar[Heads] = Heads()
+    """Those of requests that went such a way; as ``held``, each server has its own."""
     notes: ClassVar[Sequence[Note]] = ()
     """Who hears of refusals that no application has answered."""
 
@@ -84,7 +79,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock."""
-        self._wire = _Lingering(transport, self)
+        self._wire = Lingering(transport, self.loop, self.drain, self.bounds.linger_seconds)
         super().connection_made(self._wire)  # type: ignore[arg-type] # a transport in all that is used
         self._address = (transport.get_extra_info("peername") or ("",))[0]
         self.held[self._address] += 1
@@ -103,13 +98,16 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse, unless the answer is already given."""
+        """Parse, unless the answer is already given, or there is nothing to find."""
         if self._draining or self._broken or self.transport.is_closing():
+            return
+        rested = self._idle and not self._receiving
+        if rested and self._take_known(data):
             return
         self._parsing = True
         super().data_received(data)
         self._parsing = False
-        self._start()
+        self._start(data if rested else b"")
         if self.transport.is_closing():
             return
         if self._receiving and self._idle:
@@ -203,7 +201,8 @@ class GuardedProtocol(HttpToolsProtocol):
         else:
             super()._start_asgi_task(cycle, app)
 
-    def _start(self) -> None:
+    def _start(self, data: bytes) -> None:
+        """Start it; ``data``: what it was parsed out of, as far as it began with it."""
         if self._begun is None:
             return
         (cycle, app), self._begun = self._begun, None
@@ -212,8 +211,41 @@ class GuardedProtocol(HttpToolsProtocol):
         waits = cycle.more_body or cycle.disconnected or cycle.waiting_for_100_continue
         if short is None or waits or self.flow.write_paused:
             super()._start_asgi_task(cycle, app)
-        else:
-            short(scope, bytes(cycle.body), partial(self._answer, cycle))
+            return
+        headers, body = by_name(scope["headers"]), bytes(cycle.body)
+        if cycle.keep_alive and cycle is self.cycle:
+            self.heads.keep(data, scope, headers, body)
+        short(scope, headers, body, partial(self._answer, cycle))
+
+    def _take_known(self, data: bytes) -> bool:
+        """Take a request whose head came before; the parser, which rests, is none the wiser."""
+        found = self.heads.find(data)
+        if found is None or self.flow.write_paused:
+            return False
+        head, body = found
+        short = self.whole.get((head.scope["method"], head.scope["path"]))
+        if short is None:
+            return False
+        self._unset_keepalive_if_required()
+        self._clear_deadline()
+        self._unread = self._framing = 0
+        scope: Any = {**head.scope, "client": self.client, "server": self.server, "scheme": self.scheme}
+        self.cycle = cycle = RequestResponseCycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=True,
+            on_response=self.on_response_complete,
+        )
+        cycle.more_body = False
+        short(scope, head.headers, body, partial(self._answer, cycle))
+        return True
 
     def _answer(
         self, cycle: RequestResponseCycle, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes
@@ -221,14 +253,13 @@ class GuardedProtocol(HttpToolsProtocol):
         """Send a whole answer."""
         if cycle.disconnected:
             return
-        parts = [STATUS_LINE[status]]
-        for name, value in (*cycle.default_headers, *headers):
-            parts += (name, b": ", value, b"\r\n")
-            cycle.keep_alive = cycle.keep_alive and name != b"connection"  # we say nothing but ``close``
-        if not cycle.keep_alive:
-            parts.append(b"connection: close\r\n")
+        said = [*cycle.default_headers, *headers]
+        if any(name == b"connection" for name, _ in said):  # we say nothing but ``close``
+            cycle.keep_alive = False
+        elif not cycle.keep_alive:
+            said.append((b"connection", b"close"))
         cycle.response_started = cycle.response_complete = True
-        self._wire.send(b"".join((*parts, b"\r\n", body)))
+        self._wire.send(b"".join((STATUS_LINE[status], _lines(said), b"\r\n", body)))
         if not cycle.keep_alive:
             self.transport.close()
         cycle.on_response()
@@ -264,10 +295,8 @@ class GuardedProtocol(HttpToolsProtocol):
             cycle = None
         scope: Any = cycle.scope if cycle is not None else None
         own = [header for note in self.notes for header in note(self._address, scope, problem.status)]
-        lines = [b": ".join(header) for header in (*response.raw_headers, (b"connection", b"close"), *own)]
-        self.transport.write(
-            b"".join((STATUS_LINE[problem.status], b"\r\n".join(lines), b"\r\n\r\n", response.body))
-        )
+        lines = _lines([*response.raw_headers, (b"connection", b"close"), *own])
+        self.transport.write(b"".join((STATUS_LINE[problem.status], lines, b"\r\n", response.body)))
         self.transport.close()
         if cycle is not None:
             cycle.disconnected = True
@@ -327,6 +356,10 @@ _WISHES = frozenset({b"upgrade", b"http2-settings"})
 _TOO_LARGE = Problem(431, "The request's headers are too large.")
 
 
+def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
+
+
 class _Parser(HttpRequestParser):
     """Reads a request that would rather go on in another protocol like any other.
 
@@ -344,114 +377,3 @@ class _Parser(HttpRequestParser):
             super().feed_data(data)
         except HttpParserUpgrade as wish:
             self.feed_data(self._protocol.plain_head + data[wish.args[0] :])
-
-
-class _Lingering:
-    """A transport that closes in two steps where the other end is still sending.
-
-    Closed at once, the unread rest would make the system reset the connection, and the other
-    end would lose the answer that says why.
-
-    What is written in one go, leaves in one go: uvicorn writes an answer's head and body apart,
-    and each packet cost a tenth of all the work for a webhook.
-    """
-
-    def __init__(self, transport: asyncio.Transport, protocol: GuardedProtocol) -> None:
-        self._transport = transport
-        self._protocol = protocol
-        self._closing = False
-        self._kept: list[bytes] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def is_closing(self) -> bool:
-        return self._closing or self._transport.is_closing()
-
-    def write(self, data: bytes) -> None:
-        if not self._kept:
-            self._protocol.loop.call_soon(self.flush)
-        self._kept.append(data)
-
-    def send(self, data: bytes) -> None:
-        """Write what has no more to follow."""
-        if self._kept:
-            self._kept.append(data)
-        elif not self._transport.is_closing():
-            self._transport.write(data)
-
-    def flush(self) -> None:
-        kept, self._kept = self._kept, []
-        if kept and not self._transport.is_closing():
-            self._transport.write(b"".join(kept))
-
-    def close(self) -> None:
-        if self._closing:
-            return
-        self._closing = True
-        self.flush()
-        if not (self._protocol.drain() and self._transport.can_write_eof()):
-            self._transport.close()
-            return
-        with contextlib.suppress(OSError):  # the other end has gone first
-            self._transport.write_eof()
-        self._transport.resume_reading()
-        self._protocol.loop.call_later(self._protocol.bounds.linger_seconds, self._transport.abort)
-
-
-class Server(uvicorn.Server):
-    """A server that says when it answers."""
-
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
-        """``on_ready`` is called once."""
-        super().__init__(config)
-        self._on_ready = on_ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so."""
-        await super().startup(sockets)
-        if self.started:
-            self._on_ready()
-
-
-def server(
-    app: ASGIApp,
-    on_ready: Callable[[], None],
-    *,
-    bounds: Bounds | None = None,
-    whole: Mapping[tuple[str, str], Whole] | None = None,
-    notes: Sequence[Note] = (),
-) -> Server:
-    """A server for the application and its shorter ways; run it with the sockets to listen on."""
-    bounds = bounds or Bounds()
-    own = {"bounds": bounds, "held": Counter(), "whole": whole or {}, "notes": notes}
-    protocol = type("Protocol", (GuardedProtocol,), own)
-    config = uvicorn.Config(
-        app,
-        http=protocol,
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        log_level=logging.WARNING,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=bounds.drain_seconds,
-    )
-    return Server(config, on_ready)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Open a listening socket; port 0 takes a free one.
-
-    Raises:
-        OSError: the address cannot be used.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=BACKLOG)
-
-
-def url_of(listener: socket.socket) -> str:
-    """The base URL a listening socket answers at."""
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

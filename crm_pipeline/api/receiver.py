@@ -21,10 +21,8 @@ from functools import partial
 from itertools import chain
 from typing import Any, TypeAlias, cast
 
-import structlog
-
 from crm_pipeline.api.landing import Queue, Waiting, together, turn
-from crm_pipeline.api.logs import open_log
+from crm_pipeline.api.logs import Log
 from crm_pipeline.api.problems import Problem, passing, problem_of
 from crm_pipeline.api.spawned import Spawned, spawn
 from crm_pipeline.garbage import COLLECT_AFTER
@@ -82,7 +80,7 @@ class Receiver(Queue[Arrival, Receipt]):
         ``first``: the process to begin with, where one has been spawned already.
         """
         super().__init__()
-        self._settings, self._log = settings, open_log(form=settings.log_format)
+        self._settings, self._log = settings, Log(form=settings.log_format)
         self._new: list[Waiting[Arrival, Receipt]] = []
         self._sent: deque[Waiting[Arrival, Receipt]] = deque()
         self._alarm: asyncio.TimerHandle | None = None
@@ -228,7 +226,7 @@ def receive(pipe: socket.socket) -> None:
                 gc.freeze()
                 gc.set_threshold(*COLLECT_AFTER)
                 pipe.sendall(framed([]))  # it is ready
-                land = partial(_land, service, open_log(form=settings.log_format))
+                land = partial(_land, service, Log(form=settings.log_format))
                 for arrived in chain([early], messages):
                     queue = deque(items for message in arrived for items in message)
                     while queue:
@@ -243,9 +241,7 @@ def _messages(pipe: socket.socket) -> Iterator[list[Any]]:
             yield whole
 
 
-def _land(
-    service: ExternalCrmService, log: structlog.typing.FilteringBoundLogger, arrivals: list[Arrival]
-) -> list[Receipt]:
+def _land(service: ExternalCrmService, log: Log, arrivals: list[Arrival]) -> list[Receipt]:
     try:
         return service.receive(arrivals)
     except Exception as error:

@@ -11,13 +11,13 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import orjson
 import sqlalchemy as sa
-import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
 from crm_pipeline.api import bodies, openapi
 from crm_pipeline.api.headers import Headers
 from crm_pipeline.api.landing import Group, Queue
+from crm_pipeline.api.logs import Log
 from crm_pipeline.api.metrics import Metrics
 from crm_pipeline.api.problems import REJECTED, Problem, passing
 from crm_pipeline.api.runs import Dagster, Fetcher
@@ -63,9 +63,7 @@ Land: TypeAlias = Queue[Arrival, Receipt]
 class Api:
     """What the handlers work with."""
 
-    def __init__(
-        self, service: ExternalCrmService, log: structlog.typing.FilteringBoundLogger, land: Land
-    ) -> None:
+    def __init__(self, service: ExternalCrmService, log: Log, land: Land) -> None:
         """Serve this service; webhooks wait in ``land`` until they have landed."""
         self.service = service
         self.settings = service.settings

@@ -15,12 +15,12 @@ from starlette.types import Scope
 
 from crm_pipeline.api import bodies
 from crm_pipeline.api.gate import Endpoint, Gate, own_headers, refusal
-from crm_pipeline.api.headers import by_name
+from crm_pipeline.api.headers import Headers
 from crm_pipeline.api.landing import Outcome
 from crm_pipeline.api.limits import Limiter
-from crm_pipeline.api.protocol import Answer
 from crm_pipeline.api.routes import ANSWER_SECONDS, Api, Visit, acknowledged, told, too_slow
 from crm_pipeline.api.webhooks import Delivery
+from crm_pipeline.api.whole import Answer
 from crm_pipeline.ids import new_id
 from crm_pipeline.sync.reception import Receipt
 
@@ -35,9 +35,9 @@ class ShortWay:
     limiter: Limiter | None
     """Counts in this process."""
 
-    def __call__(self, scope: Scope, body: bytes, answer: Answer) -> None:
+    def __call__(self, scope: Scope, headers: Headers, body: bytes, answer: Answer) -> None:
         """Take a request; ``answer`` is called once, now or later."""
-        visit = Visit(new_id(), by_name(scope["headers"]))
+        visit = Visit(new_id(), headers)
         _Passage(self, visit, answer, time.perf_counter()).take(scope, body)
 
 

@@ -8,8 +8,8 @@ repeats of one event are one event.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
 from xml.etree.ElementTree import Element
 
 from crm_pipeline import jsonio
@@ -21,8 +21,7 @@ _LONGEST = 128
 """Characters of an id that can be a vendor's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(NamedTuple):
     """What an event says of one record."""
 
     payload: dict[str, Any]
@@ -30,7 +29,7 @@ class Told:
     record_id: str | None = None
     ours: bool = True
     """False for an event about something that is no contact."""
-    refused: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = {}
     """Why nothing can be made of it."""
 
 

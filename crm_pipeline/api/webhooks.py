@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.datastructures import QueryParams
 from starlette.types import Scope
@@ -23,8 +22,7 @@ from crm_pipeline.settings import Settings, SettingsError, SyncMode
 from crm_pipeline.sync.reception import Arrival
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """What one request brings."""
 
     arrivals: list[Arrival]
@@ -139,7 +137,7 @@ class Door:
             raise unauthorized()
         told, listed = self._told(document.value, outer)
         if not document.storable:
-            told = [replace(each, refused=bodies.unstorable(each.payload)) for each in told]
+            told = [each._replace(refused=bodies.unstorable(each.payload)) for each in told]
         return told, listed
 
     def _told(self, value: Any, outer: list[dict[str, Any]]) -> tuple[list[Told], bool]:

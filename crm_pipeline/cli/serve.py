@@ -43,7 +43,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the HTTP API until Ctrl-C: webhooks in, fetch, push and status on request."""
-    from crm_pipeline.api.protocol import listen, url_of
+    from crm_pipeline.api.server import listen, url_of
     from crm_pipeline.cli.dagster_home import export
     from crm_pipeline.cli.processes import stoppable
 
@@ -91,21 +91,22 @@ def _serve_with(
     from crm_pipeline.api.counting import Asking
     from crm_pipeline.api.durability import require_durable
     from crm_pipeline.api.limits import Limiter
-    from crm_pipeline.api.logs import open_log
-    from crm_pipeline.api.protocol import server
+    from crm_pipeline.api.logs import Log
     from crm_pipeline.api.receiver import Receiver
+    from crm_pipeline.api.server import server
     from crm_pipeline.garbage import COLLECT_AFTER
     from crm_pipeline.logs import take_over_logging
     from crm_pipeline.service import service_from_settings
 
     # Work in other threads must not keep requests from being read for 5 ms, which is the default.
     sys.setswitchinterval(_SWITCH_SECONDS)
-    log = open_log(form=settings.log_format)
+    log = Log(form=settings.log_format)
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
     limiter = Limiter(settings.rate_limit, asked=Asking(Path(counter)).hit, log=log) if counter else None
     with service_from_settings(settings) as service, ExitStack() as stack:
         require_durable(service.engine)
+        stack.callback(log.flush)
         receiver = stack.enter_context(closing(Receiver(settings, spawned)))
         app = create_app(service, log, limiter=limiter, land=receiver)
         take_over_logging(settings.log_format)
@@ -123,11 +124,11 @@ def _serve_by(
     from crm_pipeline.api.app import create_app
     from crm_pipeline.api.counting import counting
     from crm_pipeline.api.durability import require_durable
-    from crm_pipeline.api.logs import open_log
+    from crm_pipeline.api.logs import Log
     from crm_pipeline.cli.supervisor import Program, Supervisor, Surroundings
     from crm_pipeline.service import service_from_settings
 
-    log = open_log(form=settings.log_format)
+    log = Log(form=settings.log_format)
     with service_from_settings(settings) as service:  # what no process could serve is refused once, here
         require_durable(service.engine)
         create_app(service, log)

@@ -20,8 +20,10 @@ import sqlalchemy as sa
 
 from crm_pipeline.api.app import create_app
 from crm_pipeline.api.limits import Limiter
-from crm_pipeline.api.logs import open_log
-from crm_pipeline.api.protocol import Bounds, Whole, listen, server, url_of
+from crm_pipeline.api.logs import Log
+from crm_pipeline.api.protocol import Bounds
+from crm_pipeline.api.server import listen, server, url_of
+from crm_pipeline.api.whole import Whole
 from crm_pipeline.service import ExternalCrmService
 from crm_pipeline.settings import load_settings
 from crm_pipeline.store.engine import writing
@@ -202,7 +204,7 @@ def serving(
     said = {name: value for name, value in {**SETTINGS, **settings}.items() if value is not None}
     with kind(settings=load_settings(**said)) as service:
         ready = threading.Event()
-        app = create_app(service, open_log(output), limiter=limiter)
+        app = create_app(service, Log(output), limiter=limiter)
         whole = dict(app.whole)
         running = server(app, ready.set, bounds=bounds, whole=whole, notes=[app.refused])
         with listen("127.0.0.1", 0) as listener:

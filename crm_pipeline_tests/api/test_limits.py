@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from limits.aio.storage import MemoryStorage
 
 from crm_pipeline.api.limits import Limiter, Window, shared_storage
-from crm_pipeline.api.logs import open_log
+from crm_pipeline.api.logs import Log
 from crm_pipeline.api.problems import Problem
 from crm_pipeline_tests.api.conftest import Serve
 
@@ -31,7 +31,7 @@ class Clock:
 
 def limiter(clock: Clock, per_minute: int = 100, **options: Any) -> Limiter:
     """A limiter on that clock."""
-    return Limiter(per_minute, clock=clock, log=open_log(io.BytesIO()), **options)
+    return Limiter(per_minute, clock=clock, log=Log(io.BytesIO()), **options)
 
 
 def refusal(limits: Limiter, name: str = "192.0.2.7", kind: str = "address") -> Problem | None:
@@ -122,7 +122,7 @@ class BrokenStorage(MemoryStorage):
 def test_without_its_store_each_process_counts_for_itself() -> None:
     """A store that is away neither opens the door nor shuts it, and is told in the log."""
     output = io.BytesIO()
-    limits = Limiter(3, shared=BrokenStorage(), clock=Clock(), log=open_log(output))
+    limits = Limiter(3, shared=BrokenStorage(), clock=Clock(), log=Log(output))
     assert [refusal(limits) is None for _ in range(4)] == [True, True, True, False]
     assert b"the rate limit's store fails" in output.getvalue()
 
@@ -130,7 +130,7 @@ def test_without_its_store_each_process_counts_for_itself() -> None:
 def test_processes_share_a_store() -> None:
     """Two limiters on one store let no more in than one."""
     store = MemoryStorage()
-    log = open_log(io.BytesIO())
+    log = Log(io.BytesIO())
 
     async def both() -> list[bool]:
         found = []

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
+import threading
 
 import pytest
 
-from crm_pipeline.api.logs import Pseudonyms, open_log
+from crm_pipeline.api.logs import Log, Pseudonyms
 from crm_pipeline.logs import Lines, LogFormat
 from crm_pipeline_tests.api.conftest import Serve
 from crm_pipeline_tests.api.served import KEY, SECRET, WEBHOOK, Served, head
@@ -77,7 +79,7 @@ def test_no_line_can_be_forged(shared: Served) -> None:
 def test_odd_characters_are_escaped() -> None:
     """Even where one of our own values holds them."""
     output = io.BytesIO()
-    open_log(output).info("odd", value=EVIL)
+    Log(output).info("odd", value=EVIL)
     assert output.getvalue().isascii()
     assert output.getvalue().count(b"\n") == 1
     assert json.loads(output.getvalue())["value"] == EVIL
@@ -110,10 +112,50 @@ def test_names_in_the_log_are_keyed() -> None:
     assert one.of("\ud800")
 
 
+def test_one_turn_of_the_loop_is_written_at_once() -> None:
+    """In order, also with what threads log meanwhile, which waits for nobody."""
+    output = io.BytesIO()
+    log = Log(output)
+
+    async def turns() -> None:
+        for event in ("first", "second"):
+            log.info(event)
+        assert not output.getvalue()
+        await asyncio.sleep(0)
+        assert _events(output) == ["first", "second"]
+        log.warning("third")
+        thread = threading.Thread(target=log.error, args=("fourth",))
+        thread.start()
+        thread.join()
+        assert _events(output) == ["first", "second", "third", "fourth"]
+
+    asyncio.run(turns())
+
+
+def test_what_a_loop_left_behind_is_written_by_the_next() -> None:
+    """A loop may end in the turn in which something was logged."""
+    output = io.BytesIO()
+    log = Log(output)
+
+    async def leave() -> None:
+        log.info("left")
+
+    for _ in range(2):
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(leave())
+        loop.close()
+    log.flush()
+    assert _events(output) == ["left", "left"]
+
+
+def _events(output: io.BytesIO) -> list[str]:
+    return [json.loads(line)["event"] for line in output.getvalue().splitlines()]
+
+
 def test_lines_for_people() -> None:
     """LOG_FORMAT=text: the same facts, one line each, and nothing that could break or disguise it."""
     output = io.BytesIO()
-    open_log(output, LogFormat.TEXT).info("request", status=200, subject=EVIL)
+    Log(output, LogFormat.TEXT).info("request", status=200, subject=EVIL)
     (line,) = output.getvalue().decode().splitlines()
     assert line.isascii()
     assert line.split(maxsplit=1)[1].startswith("info request status=200 subject=")

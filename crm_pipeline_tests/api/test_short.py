@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
@@ -12,14 +13,14 @@ from unittest.mock import patch
 import pytest
 
 from crm_pipeline.api.limits import Limiter
-from crm_pipeline.api.logs import open_log
+from crm_pipeline.api.logs import Log
 from crm_pipeline.api.short import ShortWay
 from crm_pipeline_tests.api.conftest import Serve
 from crm_pipeline_tests.api.served import (
+    KEY,
     PATIENCE,
     RECORD,
     SECRET,
-    WEBHOOK,
     Reply,
     Served,
     eventually,
@@ -40,9 +41,9 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     bodies: list[bytes] = []
     usual = ShortWay.__call__
 
-    def noting(way: ShortWay, scope: Any, body: bytes, answer: Any) -> None:
+    def noting(way: ShortWay, scope: Any, headers: Any, body: bytes, answer: Any) -> None:
         bodies.append(body)
-        usual(way, scope, body, answer)
+        usual(way, scope, headers, body, answer)
 
     monkeypatch.setattr(ShortWay, "__call__", noting)
     return bodies
@@ -84,9 +85,10 @@ def both(api: Served, taken: list[bytes], top: bytes, body: bytes) -> Told:
     long = ask(api, top, body, whole=False)
     assert not taken
     short = ask(api, top, body, whole=True)
-    assert taken == [body]
+    again = ask(api, top, body, whole=True)  # its head is known by then
+    assert taken == [body, body]
     taken.clear()
-    assert short == long
+    assert again == short == long
     return short
 
 
@@ -129,7 +131,7 @@ def test_what_stands_before_it_is_the_same(serve: Serve, taken: list[bytes]) -> 
 
 def test_both_count_together(serve: Serve, taken: list[bytes]) -> None:
     """A limit is one limit, whichever way requests take; the one too many is refused alike."""
-    api = serve(limiter=Limiter(4, log=open_log()))
+    api = serve(limiter=Limiter(4, log=Log()))
     top = webhook_head(len(BODY))
     told = [ask(api, top, BODY, whole=number % 2 == 0) for number in range(6)]
     assert [each.status for each in told] == [200] * 4 + [429] * 2
@@ -162,13 +164,65 @@ def test_one_after_the_other_on_one_connection(api: Served, taken: list[bytes]) 
 
 
 def test_a_sender_that_leaves_does_no_harm(api: Served, taken: list[bytes]) -> None:
-    """It is stored, and counted as answered."""
-    with api.connect() as connection:
-        connection.sendall(webhook_head(len(BODY)) + BODY)
-    eventually(lambda: api.rows()[0] == 1)
-    eventually(lambda: any(line.get("route") == WEBHOOK for line in api.log))
-    assert taken == [BODY]
+    """It is stored, and counted as answered; whether its head was known or not."""
+    for times in (1, 2):
+        body = json.dumps({"secret": SECRET, **RECORD, "capacity": times}).encode()
+        with api.connect() as connection:
+            connection.sendall(webhook_head(len(body)) + body)
+        eventually(lambda times=times: api.rows()[0] == times)
+        eventually(lambda times=times: len(api.log) == times)
+        assert len(taken) == times
     assert api.post(RECORD).status_code == 200
+
+
+HEAD = webhook_head(len(BODY))
+OTHER = BODY.replace(b"Budi", b"Sari")
+ONE_MORE = HEAD + BODY
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [HEAD + OTHER],
+        [ONE_MORE * 3],
+        [ONE_MORE + HEAD, OTHER],
+        [HEAD, OTHER],
+        [HEAD + OTHER[:9], OTHER[9:]],
+        [HEAD[:-2], HEAD[-2:] + OTHER],
+        [HEAD + OTHER + b"\r\n", ONE_MORE],
+        [b"\r\n" + HEAD + OTHER],
+        [b"\r\n\r\n" + HEAD + OTHER],
+        [b"\r\n", HEAD + OTHER],
+        [HEAD + BODY[:-1] + b"]"],
+        [HEAD + OTHER + b"no http\r\n\r\n"],
+        [HEAD.replace(KEY.encode(), KEY.swapcase().encode()) + OTHER],
+        [HEAD.replace(b"POST", b"PUT") + OTHER],
+        [webhook_head(len(BODY), **{"X-Forwarded-For": "192.0.2.7"}) + OTHER],
+        [HEAD.replace(b"\r\n", b"\n") + OTHER],
+    ],
+)
+def test_a_known_head_changes_nothing(api: Served, taken: list[bytes], pieces: list[bytes]) -> None:
+    """Whatever comes once a head is known, in whatever pieces: the answers are those of the long way."""
+    short = _told(api, pieces)
+    assert taken
+    with patch.dict(api.whole, clear=True):
+        assert _told(api, pieces) == short
+
+
+def _told(api: Served, pieces: list[bytes]) -> list[tuple[int, Any]]:
+    """Statuses and bodies of what comes after two answers, to the end of the connection."""
+    with api.connect() as connection:
+        for _ in range(2):
+            connection.sendall(ONE_MORE)
+            assert read_reply(connection).status == 200
+        with suppress(OSError):  # it was closed after what is no HTTP
+            for piece in (*pieces, head("GET", "/healthz", {"Connection": "close"})):
+                connection.sendall(piece)
+        answers = b""
+        while more := connection.recv(65536):
+            answers += more
+    told = re.findall(rb"HTTP/1.1 (\d+) .*?\r\n\r\n([^\r]*?)(?=HTTP/1.1 |$)", answers, re.DOTALL)
+    return [(int(status), re.sub(rb"[0-9a-f]{32}", b"its id", body)) for status, body in told]
 
 
 def test_a_failure_of_ours_is_told_by_neither(

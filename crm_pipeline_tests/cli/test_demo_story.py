@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from crm_pipeline.api.app import create_app
-from crm_pipeline.api.logs import open_log
+from crm_pipeline.api.logs import Log
 from crm_pipeline.cli.dagster_ui import Run
 from crm_pipeline.cli.demo_story import STEPS, Story, document
 from crm_pipeline.cli.http_api import HttpApi
@@ -81,7 +81,7 @@ def tell(crm: GenericCrm) -> Callable[..., Story]:
         said: list[str] = []
         with (
             ExternalCrmService() as service,
-            running(create_app(service, open_log(io.BytesIO()))) as url,
+            running(create_app(service, Log(io.BytesIO()))) as url,
         ):
             api, database = HttpApi(url, KEY), Path("var/crm_pipeline.db")
             story = Story(crm, database, runner, api, secret, said.append, runner.tick)

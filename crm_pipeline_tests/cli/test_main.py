@@ -225,7 +225,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 def test_serving_needs_no_migrations() -> None:
     """Alembic is a tenth of what the API imports, and every start imports it again."""
-    code = "import sys, crm_pipeline.api.protocol, crm_pipeline.service; print('alembic' in sys.modules)"
+    code = "import sys, crm_pipeline.api.server, crm_pipeline.service; print('alembic' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 
