@@ -53,6 +53,13 @@ contacts = sa.Table(
 )
 sa.Index("ix_contacts_to_push", contacts.c.id, sqlite_where=sa.text("row_version <> pushed_version"),
          postgresql_where=sa.text("row_version <> pushed_version"))  # fmt: skip
+ODDLY_SPELLED = (
+    "row_version <> pushed_version AND (id NOT LIKE '%@c.us' AND id NOT LIKE '%@lid' OR id LIKE '0%'"
+    " OR id LIKE '+%' OR id LIKE '(%' OR id LIKE '% %' OR id LIKE '%-%' OR id LIKE '%:%')"
+)
+"""Of contacts that have something to tell the CRM, those whose ids programs spelled their own way."""
+sa.Index("ix_contacts_oddly_spelled", contacts.c.id, sqlite_where=sa.text(ODDLY_SPELLED),
+         postgresql_where=sa.text(ODDLY_SPELLED))  # fmt: skip
 
 contact_aliases = sa.Table(
     "contact_aliases",

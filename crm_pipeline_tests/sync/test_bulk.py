@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from crm_pipeline.store import bulk
 from crm_pipeline.store.bulk import one_of
+from crm_pipeline.store.contacts import oddly_spelled
 from crm_pipeline.store.engine import reading, writing
 from crm_pipeline.store.tables import CURRENT, contacts, external_records
 
@@ -124,3 +125,22 @@ def test_a_current_record_is_found_by_its_index(engine: Engine) -> None:
     text = query.compile(engine, compile_kwargs={"literal_binds": True})
     with reading(engine) as tx:
         assert "uq_external_records_current" in str(tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}").all())
+
+
+def test_odd_spellings_are_found_without_a_look_at_all_contacts(engine: Engine) -> None:
+    """They are asked for with each group of webhooks; a table that another program filled may be large."""
+    asked: list[tuple[str, Any]] = []
+    with writing(engine) as tx:
+        bulk.insert(tx, contacts, [row(f"62811{n:07}@c.us") for n in range(5000)])
+        bulk.insert(tx, contacts, [row("+62 811-1")])
+        if engine.dialect.name == "postgresql":
+            tx.exec_driver_sql("ANALYZE contacts")
+
+        def note(_connection: Any, _cursor: Any, text: str, values: Any, *_: Any) -> None:
+            asked.append((text, values))
+
+        sa.event.listen(tx, "before_cursor_execute", note)
+        assert oddly_spelled(tx, "", 10) == ["+62 811-1"]
+        text, values = asked[0]
+        explain = "EXPLAIN QUERY PLAN" if engine.dialect.name == "sqlite" else "EXPLAIN"
+        assert "ix_contacts_oddly_spelled" in str(tx.exec_driver_sql(f"{explain} {text}", values).all())
