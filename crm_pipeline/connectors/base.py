@@ -125,6 +125,10 @@ class CrmRefusedError(ConnectorError):
     """The CRM refuses us: credentials, permissions, a request it calls wrong."""
 
 
+class AccessRefusedError(CrmRefusedError):
+    """It refuses whoever asks, whatever is asked: credentials or permissions."""
+
+
 class CrmAnswerError(ConnectorError):
     """The CRM answered something that cannot be a page or a record."""
 

@@ -24,7 +24,7 @@ from requests.auth import AuthBase
 
 from crm_pipeline.checked import check_crm_url
 from crm_pipeline.connection import OAuth
-from crm_pipeline.connectors.base import ConnectorError, ConnectorSetupError, CrmRefusedError
+from crm_pipeline.connectors.base import AccessRefusedError, ConnectorError, ConnectorSetupError
 from crm_pipeline.connectors.credentials import NO_SECRETS
 from crm_pipeline.connectors.reasons import is_code
 from crm_pipeline.connectors.repeats import NotSentError
@@ -197,7 +197,7 @@ class Tokens(AuthBase):
         return headers
 
 
-class TokenRefusedError(CrmRefusedError):
+class TokenRefusedError(AccessRefusedError):
     """The token address gives us none."""
 
 

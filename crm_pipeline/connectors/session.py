@@ -24,6 +24,7 @@ from crm_pipeline.connection import Auth, Connection
 from crm_pipeline.connectors.address import Address
 from crm_pipeline.connectors.auth import check_headers, make_auth
 from crm_pipeline.connectors.base import (
+    AccessRefusedError,
     ConnectorError,
     ConnectorSetupError,
     CrmAnswerError,
@@ -391,7 +392,7 @@ def problem_of(answer: Answer) -> ConnectorError | None:
         return CrmAnswerError(f"the CRM redirects to another address (status {status}); not followed")
     told = ": ".join(filter(None, (str(status), codes(answer.body))))
     if status in {401, 403, 407}:
-        return CrmRefusedError(f"the CRM refuses the credentials or the permission (status {told})")
+        return AccessRefusedError(f"the CRM refuses the credentials or the permission (status {told})")
     if status in {408, 425, 429} or status >= 500:  # noqa: PLR2004
         return CrmUnavailableError(f"the CRM cannot answer now (status {status})")
     return CrmRefusedError(f"the CRM refuses the request (status {told})")

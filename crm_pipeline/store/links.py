@@ -81,6 +81,14 @@ def owners(tx: Connection, connection: str, external_ids: Collection[str]) -> di
     return {row[0]: row[1] for row in rows}
 
 
+def some_record(tx: Connection, connection: str, besides: Collection[str]) -> str | None:
+    """One of the records that are linked, ``besides`` these, drawn by lot."""
+    linked = sa.select(links.c.external_id).where(
+        links.c.connection == connection, links.c.external_id.not_in(besides)
+    )
+    return tx.execute(linked.order_by(sa.func.random()).limit(1)).scalar()
+
+
 def insert(tx: Connection, connection: str, new: Iterable[Link]) -> None:
     """Add links."""
     bulk.insert(tx, links, [_row(connection, link) for link in new])

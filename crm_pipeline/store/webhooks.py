@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -185,6 +185,9 @@ _COUNT_WAITING = (
 )
 
 
+_BELONG = events.update().where(events.c.id == sa.bindparam("row")).values(contact_id=sa.bindparam("owner"))
+
+
 def settle(tx: Connection, outcomes: Sequence[tuple[int, str]], run_id: str, at: datetime) -> None:
     """Say where events ended."""
     rows: dict[str, list[int]] = {}
@@ -201,14 +204,50 @@ def explain(tx: Connection, reasons: Iterable[tuple[int, dict[str, str]]]) -> No
         tx.execute(events.update().where(events.c.id == row_id).values(reasons=why))
 
 
-def begin_attempt(tx: Connection, row_ids: Collection[int]) -> None:
-    """Count an attempt before it is made: one that kills its worker has been counted."""
-    tx.execute(events.update().where(one_of(events.c.id, row_ids)).values(attempts=events.c.attempts + 1))
+def begin_attempt(tx: Connection, row_ids: Collection[int], due: datetime | None) -> None:
+    """Count an attempt before it is made: one that kills its worker has been counted.
+
+    ``due``: when there may be another, should nothing come of this one.
+    """
+    begun = {"attempts": events.c.attempts + 1, "next_attempt_at": due}
+    tx.execute(events.update().where(one_of(events.c.id, row_ids)).values(begun))
+
+
+def take_back_attempt(tx: Connection, row_ids: Collection[int]) -> None:
+    """Let an attempt that has been counted not count."""
+    tx.execute(events.update().where(one_of(events.c.id, row_ids)).values(attempts=events.c.attempts - 1))
+
+
+def some_record(tx: Connection, connection: str, besides: Collection[str]) -> str | None:
+    """One of the records that waiting events name, ``besides`` these, drawn by lot."""
+    named = (events.c.external_id.is_not(None), events.c.external_id.not_in(besides))
+    waiting = sa.select(events.c.external_id).where(
+        events.c.connection == connection, events.c.outcome.is_(None), *named
+    )
+    return tx.execute(waiting.order_by(sa.func.random()).limit(1)).scalar()
+
+
+def postpone_all_about_records(tx: Connection, connection: str, until: datetime) -> None:
+    """Let everything that names a record wait at least so long."""
+    where = (
+        events.c.connection == connection,
+        events.c.outcome.is_(None),
+        events.c.external_id.is_not(None),
+        sa.or_(events.c.next_attempt_at.is_(None), events.c.next_attempt_at < until),
+    )
+    tx.execute(events.update().where(*where).values(next_attempt_at=until))
 
 
 def postpone(tx: Connection, row_ids: Collection[int], until: datetime) -> None:
     """Try these again later."""
     tx.execute(events.update().where(one_of(events.c.id, row_ids)).values(next_attempt_at=until))
+
+
+def belong(tx: Connection, owners: Mapping[int, str]) -> None:
+    """Say whom events are about, by the contact's id."""
+    rows = [{"row": row_id, "owner": contact_id} for row_id, contact_id in owners.items()]
+    if rows:
+        tx.execute(_BELONG, rows)
 
 
 def wait_again(tx: Connection, connection: str, event_ids: Collection[str]) -> None:

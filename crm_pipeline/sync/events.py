@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import takewhile
 from typing import Any
 
@@ -17,15 +16,15 @@ from crm_pipeline import instants, jsonio
 from crm_pipeline.connection import Connection
 from crm_pipeline.connectors.base import ConnectorError
 from crm_pipeline.contact import FieldType
-from crm_pipeline.store import landing, rejects, webhooks
+from crm_pipeline.store import links, rejects, webhooks
 from crm_pipeline.store.rejects import NewReject
 from crm_pipeline.store.webhooks import LandedEvent
-from crm_pipeline.sync.absence import ask
 from crm_pipeline.sync.apply import apply_landed
 from crm_pipeline.sync.coerce import NotAValueError, Spec, coercer
 from crm_pipeline.sync.context import Context, Progress, no_progress
 from crm_pipeline.sync.errors import RecordRejected, TooManyDeletesError
 from crm_pipeline.sync.mapping import Values
+from crm_pipeline.sync.read_back import FIRST_RETRY, LONGEST_REST, ReadBack, read_back, wait_for_crm
 from crm_pipeline.sync.reports import CONTACT_IDS_KEPT, Outcome, Report
 from crm_pipeline.sync.settle import News, Settler
 from crm_pipeline.sync.workset import Workset
@@ -34,7 +33,6 @@ BATCH = 500
 """Events to a transaction."""
 MOST_ATTEMPTS = 5
 """An event that failed, or killed its worker, so often is set aside."""
-FIRST_RETRY = timedelta(seconds=30)
 
 
 def hear(
@@ -76,6 +74,7 @@ def apply_all(
         raise
     heard = apply_events(context, progress)
     report.counts.add(heard.counts.by_outcome())
+    report.api_calls += heard.api_calls
     report.contact_ids = [*report.contact_ids, *heard.contact_ids][:CONTACT_IDS_KEPT]
     report.duration_seconds += heard.duration_seconds
     return report
@@ -88,86 +87,101 @@ def apply_events(context: Context, progress: Progress = no_progress) -> Report:
     read has nothing to add to it.
 
     Raises:
+        ConnectorError: the CRM cannot be asked for what events name; these wait, all others are applied.
+        TooManyDeletesError: more contacts would be archived than one run may; all the rest is applied.
         LeaseLostError: another worker has taken over; what was committed stands.
     """
     started = time.monotonic()
-    report = Report("apply")
+    this = _Pass(context)
     with context.read() as tx:
         total = webhooks.count_waiting(tx, context.name, context.clock())
-    while total and _apply_next(context, report):
-        progress(report.counts.seen, total)
-    report.duration_seconds = time.monotonic() - started
-    return report
+    while total and this.go_on():
+        progress(this.report.counts.seen, total)
+    if this.too_many is not None:
+        raise this.too_many
+    this.report.duration_seconds = time.monotonic() - started
+    return this.report
 
 
-def _apply_next(context: Context, report: Report) -> bool:
-    rows = _begin(context)
-    if not rows:
-        return False
-    exhausted = [row for row in rows if row.attempts >= MOST_ATTEMPTS]
-    if exhausted:
-        why = {"record": f"gave up after {MOST_ATTEMPTS} attempts that ended without a result"}
-        _give_up(context, exhausted, why, report)
+class _Pass:
+    """One pass over the events that are due."""
+
+    def __init__(self, context: Context) -> None:
+        self.report = Report("apply")
+        self._context = context
+        self.too_many: TooManyDeletesError | None = None
+
+    def go_on(self) -> bool:
+        """Apply the next events; False when none is due any more.
+
+        Raises:
+            ConnectorError: the CRM is away, and they name records.
+        """
+        context = self._context
+        rows = _begin(context)
+        if not rows:
+            return False
+        if any(row.attempts >= MOST_ATTEMPTS for row in rows):
+            why = {"record": f"gave up after {MOST_ATTEMPTS} attempts that ended without a result"}
+            self._give_up(rows, why)
+            return True
+        try:
+            read = self._read_back(rows)
+        except ConnectorError as error:
+            wait_for_crm(context, rows, error)
+            return True  # each alone from now on, and one that is alone has to wait
+        try:
+            with context.write() as tx:
+                done = _apply_rows(context, tx, rows, read)
+        except (IntegrityError, DataError):
+            if len(rows) == 1:
+                self._give_up(rows, {"record": "holds a value the database cannot store"})
+            return True  # the next attempt takes them one by one
+        self._report(done)
         return True
-    try:
-        became = _read_back(context, rows)
-    except ConnectorError:
-        _postpone(context, rows)
-        return True
-    try:
-        with context.write() as tx:
-            done = _apply_rows(context, tx, rows, became)
-    except (IntegrityError, DataError):
-        if len(rows) == 1:
-            _give_up(context, rows, {"record": "holds a value the database cannot store"}, report)
-        return True  # the next attempt takes them one by one
-    report.counts.add(done.counts)
-    room = CONTACT_IDS_KEPT - len(report.contact_ids)
-    report.contact_ids.extend(done.contact_ids[:room])
-    return True
+
+    def _read_back(self, rows: Sequence[LandedEvent]) -> ReadBack | None:
+        """What became of the records that these name; None where they speak for themselves."""
+        context = self._context
+        named = list(dict.fromkeys(row.external_id for row in rows if row.external_id is not None))
+        if not (named and context.connection.webhook.read_back):
+            return None
+        calls = context.connector.calls
+        try:
+            read = read_back(context, named)
+        finally:
+            self.report.api_calls += context.connector.calls - calls
+        self.too_many = self.too_many or read.too_many
+        return read
+
+    def _give_up(self, rows: Sequence[LandedEvent], reasons: dict[str, str]) -> None:
+        done = _Done()
+        for row in rows:
+            done.reject(row, reasons)
+        with self._context.write() as tx:
+            done.save(self._context, tx, self._context.clock())
+        self._report(done)
+
+    def _report(self, done: _Done) -> None:
+        self.report.counts.add(done.counts)
+        room = CONTACT_IDS_KEPT - len(self.report.contact_ids)
+        self.report.contact_ids.extend(done.contact_ids[:room])
 
 
 def _begin(context: Context) -> list[LandedEvent]:
-    """The next events, their attempt counted; one that failed before comes alone."""
+    """The next events, their attempt counted; one that failed before comes alone.
+
+    One alone is not due again at once: should it kill its worker, all others go before it.
+    """
     with context.read() as tx:  # the last look finds nothing, and need not wait for the disk
         if not webhooks.waiting(tx, context.name, context.clock(), 1):
             return []
     with context.write() as tx:
         rows = webhooks.waiting(tx, context.name, context.clock(), BATCH)
         first = list(takewhile(lambda row: row.attempts == 0, rows)) or rows[:1]
-        webhooks.begin_attempt(tx, [row.id for row in first])
+        alone = context.clock() + FIRST_RETRY * 2 ** first[0].attempts if len(first) == 1 else None
+        webhooks.begin_attempt(tx, [row.id for row in first], alone)
     return first
-
-
-def _read_back(context: Context, rows: Sequence[LandedEvent]) -> dict[str, Outcome]:
-    """Read the records that events name, and apply them; what became of those that were news.
-
-    Raises:
-        ConnectorError: the CRM cannot be asked now.
-    """
-    if not context.connection.webhook.read_back:
-        return {}
-    named = list(dict.fromkeys(row.external_id for row in rows if row.external_id is not None))
-    with context.read() as tx:
-        before = landing.standings(tx, context.name, named)
-    ask(context, named)
-    # Too many deletes wait in the landing table, for the next run to stop at and tell of.
-    with suppress(TooManyDeletesError):
-        apply_landed(context)
-    with context.read() as tx:
-        after = landing.standings(tx, context.name, named)
-    return {
-        name: Outcome(now.outcome)
-        for name, now in after.items()
-        if now.outcome is not None
-        and (name not in before or before[name].id != now.id or before[name].outcome is None)
-    }
-
-
-def _postpone(context: Context, rows: Sequence[LandedEvent]) -> None:
-    attempts = max(row.attempts for row in rows)
-    with context.write() as tx:
-        webhooks.postpone(tx, [row.id for row in rows], context.clock() + FIRST_RETRY * 2**attempts)
 
 
 class _Done:
@@ -198,14 +212,15 @@ class _Done:
 
 
 def _apply_rows(
-    context: Context, tx: Transaction, rows: Sequence[LandedEvent], became: dict[str, Outcome]
+    context: Context, tx: Transaction, rows: Sequence[LandedEvent], read: ReadBack | None
 ) -> _Done:
-    """``became``: of records that were read back; the first event that names one has its effect."""
+    """``read``: what became of the records that these name, where they were read back."""
     done, now = _Done(), context.clock()
     mapped: list[tuple[LandedEvent, dict[str, Any], Values]] = []
+    told: list[LandedEvent] = []
     for row in rows:
-        if context.connection.webhook.read_back and row.external_id is not None:
-            done.note(row, became.pop(row.external_id, Outcome.UNCHANGED))
+        if read is not None and row.external_id is not None:
+            told.append(row)
             continue
         payload = jsonio.loads(row.payload)
         try:
@@ -233,18 +248,32 @@ def _apply_rows(
         done.note(row, outcome)
         if outcome in {Outcome.CREATED, Outcome.UPDATED} and "id" in values:
             done.contact_ids.append(str(values["id"]))
+    if read is not None:
+        _note_read(context, tx, told, read, done)
     done.save(context, tx, now)
     work.save(context.run_id, now)  # last: what it frees may be one of these
     return done
 
 
-def _give_up(context: Context, rows: Sequence[LandedEvent], reasons: dict[str, str], report: Report) -> None:
-    done = _Done()
+def _note_read(
+    context: Context, tx: Transaction, rows: Sequence[LandedEvent], read: ReadBack, done: _Done
+) -> None:
+    """The first event that names a record has the effect that reading it back had."""
+    named = {row.id: row.external_id for row in rows if row.external_id is not None}
+    owners = links.owners(tx, context.name, set(named.values()))
+    became = dict(read.became)
     for row in rows:
-        done.reject(row, reasons)
-    with context.write() as tx:
-        done.save(context, tx, context.clock())
-    report.counts.add(done.counts)
+        name = named[row.id]
+        if name in read.held:
+            continue
+        outcome = became.pop(name, Outcome.UNCHANGED)
+        done.note(row, outcome)
+        if outcome in {Outcome.CREATED, Outcome.UPDATED} and name in owners:
+            done.contact_ids.append(owners[name])
+    webhooks.belong(tx, {row: owners[name] for row, name in named.items() if name in owners})
+    held = [row for row, name in named.items() if name in read.held]
+    webhooks.take_back_attempt(tx, held)
+    webhooks.postpone(tx, held, context.clock() + LONGEST_REST)
 
 
 def _modified_at(connection: Connection, payload: dict[str, Any]) -> datetime | None:

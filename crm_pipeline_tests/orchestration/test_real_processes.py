@@ -107,7 +107,7 @@ def test_no_secret_can_be_read(tmp_path: Path, postgresql_databases: PostgresDat
             assert "RunConfigValidationInvalid" in told[-1]
             crm.options = replace(crm.options, api_key="another-key")
             told.append(_launch(dev, "sync_job"))
-            assert "CrmRefusedError" in told[-1]
+            assert "AccessRefusedError" in told[-1]
             job = {"repositoryLocationName": "crm_pipeline", "repositoryName": "__repository__"}
             of_us = dev.ask(_TOLD_OF_US, repository=job, job={**job, "pipelineName": "sync_job"})
             told.append(json.dumps(of_us))

@@ -22,6 +22,7 @@ _RAISED = frozenset(
         "ConnectionFileError",
         "ConnectorSetupError",
         "CrmAnswerError",
+        "AccessRefusedError",
         "CrmRefusedError",
         "CrmUnavailableError",
         "CutAnswerError",

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from crm_pipeline.connection import Connection
+from crm_pipeline.connectors.base import (
+    AccessRefusedError,
+    ConnectorError,
+    CrmRefusedError,
+    CrmUnavailableError,
+    Record,
+)
+from crm_pipeline.sync import events
+from crm_pipeline.sync.context import lease_held
+from crm_pipeline.sync.errors import TooManyDeletesError
 from crm_pipeline.sync.events import MOST_ATTEMPTS
 from crm_pipeline_tests.fakes import unavailable
 from crm_pipeline_tests.sync.world import World
@@ -162,20 +174,160 @@ def test_a_hint_about_a_record_that_is_gone_says_that_it_is_gone(world: World) -
     assert world.contact(ONE)["archived_at"] is not None
 
 
-def test_a_hint_waits_while_the_crm_is_away(world: World) -> None:
-    """Not lost, not hammered: tried again later."""
-    world.connection = Connection.model_validate({"webhook": {"read_back": True}})
-    key = world.crm.put(**GUIDE)
-    world.receive({"id": key})
-    world.crm.fault = unavailable
-    world.apply()
-    world.apply()
-    (event,) = world.rows("webhook_events")
-    assert (event["outcome"], event["attempts"]) == (None, 1)
+HINTS = Connection.model_validate({"webhook": {"read_back": True}})
+
+
+def hints(world: World, number: int) -> list[str]:
+    """Records of which nothing but the id is told."""
+    world.connection = HINTS
+    keys = [world.crm.put(phone=f"6281100000{at:03d}@c.us", name=f"N {at}") for at in range(number)]
+    for key in keys:
+        world.receive({"id": key})
+    return keys
+
+
+def outcomes(world: World) -> dict[str, str | None]:
+    """What became of events, by the record they name."""
+    return {row["external_id"]: row["outcome"] for row in world.rows("webhook_events")}
+
+
+def cannot_read(world: World, *poison: str, error: type[ConnectorError] = CrmUnavailableError) -> None:
+    """The CRM answers, but not where it is asked for one of these."""
+    usual = world.crm.read
+
+    def read(external_ids: Sequence[str]) -> list[Record]:
+        if not {*poison}.isdisjoint(external_ids):
+            raise error("no answer")
+        return usual(external_ids)
+
+    world.crm.read = read  # type: ignore[method-assign] # a CRM with a fault of its own
+
+
+@pytest.mark.parametrize("number", [1, 30])
+def test_hints_wait_while_the_crm_is_away_and_cost_no_attempt(world: World, number: int) -> None:
+    """However long: the run says so, asks no more than it takes to tell, and afterwards one call does."""
+    hints(world, number)
+    world.crm.fault = asked = Faulty()
+    for _ in range(10):  # a day
+        asked.times = 0
+        with pytest.raises(CrmUnavailableError):
+            world.apply()
+        assert asked.times <= 2
+        assert world.apply().counts.seen == 0  # nothing is due: it is not hammered
+        world.crm.clock.pass_by(hours=2)
+    assert set(outcomes(world).values()) == {None}
     world.crm.fault = lambda _where: None
-    world.crm.clock.pass_by(minutes=5)
+    calls = world.crm.calls
+    report = world.apply()
+    assert (report.counts.created, report.counts.rejected) == (number, 0)
+    assert (world.crm.calls, report.api_calls) == (calls + 1, 1)
+
+
+class Faulty:
+    """A CRM that is away, and counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __call__(self, where: str) -> None:
+        """Be asked."""
+        self.times += 1
+        unavailable(where)
+
+
+def test_what_names_no_record_waits_for_no_crm(world: World) -> None:
+    """It says all there is to say by itself."""
+    hints(world, 3)
+    world.crm.fault = unavailable
+    world.receive({"phone": "6281100000099@c.us", "name": "Fine"})
+    with pytest.raises(CrmUnavailableError):
+        world.apply()
     world.apply()
-    assert world.contact(ONE)["nama"] == "Sinta"
+    assert world.ids() == {"6281100000099@c.us"}
+
+
+@pytest.mark.parametrize("error", [CrmRefusedError, AccessRefusedError])
+@pytest.mark.parametrize("number", [1, 3])
+def test_records_that_cannot_be_read_hold_up_no_other(
+    world: World, number: int, error: type[ConnectorError]
+) -> None:
+    """Though they came first. They are tried again, and set aside where others could be read meanwhile."""
+    keys = hints(world, 8)
+    poison, others = keys[:number], keys[number:]
+    cannot_read(world, *poison, error=error)
+    for _ in range(60):  # which one is asked for, to tell whose fault it is, is drawn by lot
+        with suppress(ConnectorError):
+            world.apply()
+        if {outcomes(world)[key] for key in others} == {"created"}:
+            break
+        world.crm.clock.pass_by(minutes=20)
+    else:
+        pytest.fail("the others wait")
+    for at in range(8, 16):
+        world.receive({"id": world.crm.put(phone=f"6281100000{at:03d}@c.us")})
+        with suppress(ConnectorError):
+            world.apply()
+        world.crm.clock.pass_by(minutes=20)
+    assert [outcomes(world)[key] for key in poison] == ["rejected"] * number
+
+
+def test_an_event_that_kills_its_worker_holds_up_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first that dies takes its batch along, the next goes one by one; then all others are through."""
+    for at in range(9):
+        world.receive({"phone": f"6281100000{at:03d}@c.us", "name": "killer" if at == 4 else "Fine"})
+    usual = events.hear
+
+    def deadly(settler: Any, values: Any, *rest: Any) -> Any:
+        if values["nama"] == "killer":
+            raise SystemExit
+        return usual(settler, values, *rest)
+
+    monkeypatch.setattr(events, "hear", deadly)
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            world.apply()
+    assert len(world.ids()) == 4
+    world.apply()
+    assert len(world.ids()) == 8
+    for _ in range(3):
+        world.crm.clock.pass_by(hours=1)
+        with pytest.raises(SystemExit):
+            world.apply()
+    world.crm.clock.pass_by(hours=1)
+    assert world.apply().counts.rejected == 1
+
+
+def test_hints_of_too_many_deletes_wait_for_leave(world: World) -> None:
+    """They are not done, the run says why, and all others are; with leave they are done, too."""
+    keys = hints(world, 30)
+    world.apply()
+    for key in keys[1:]:
+        world.crm.delete(key)
+        world.receive({"id": key})
+    new = world.crm.put(phone="6281100000099@c.us")
+    world.receive({"id": new})
+    with pytest.raises(TooManyDeletesError):
+        world.apply()
+    assert "6281100000099@c.us" in world.ids()
+    waiting = [row for row in world.rows("webhook_events") if row["outcome"] is None]
+    assert len(waiting) == 29
+    context = world.context()
+    with lease_held(context):
+        events.apply_all(context, allow_deletes=True)
+    world.crm.clock.pass_by(hours=1)
+    world.apply()
+    assert None not in outcomes(world).values()
+    assert sum(row["archived_at"] is not None for row in world.rows("contacts")) == 29
+
+
+def test_a_hint_is_about_the_contact_that_its_record_is(world: World) -> None:
+    """Whose it is, is known once it has been read back."""
+    hints(world, 2)
+    report = world.apply()
+    told = {row["contact_id"] for row in world.rows("webhook_events")}
+    assert told == world.ids() == set(report.contact_ids)
 
 
 def test_an_event_that_kills_its_worker_is_set_aside_in_the_end(world: World) -> None:
