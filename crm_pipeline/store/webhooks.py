@@ -85,6 +85,17 @@ _NEWEST = sa.select(*_STORED).where(
 _BY_EVENT_ID = sa.select(*_STORED).where(
     events.c.connection == sa.bindparam("name"), one_of(events.c.event_id, "ids")
 )
+_TURN = sa.text("SELECT pg_advisory_xact_lock(:lock, hashtext(:name))")
+_LOCK = 0x63726D  # any number, the same in every version of this program
+
+
+def wait_for_turn(tx: Connection, connection: str) -> None:
+    """Let nobody else land events of a connection until this transaction ends, and see all that they landed.
+
+    Writers to SQLite take turns as it is.
+    """
+    if tx.dialect.name == "postgresql":
+        tx.execute(_TURN, {"lock": _LOCK, "name": connection})
 
 
 def insert(tx: Connection, connection: str, new: Iterable[NewEvent]) -> None:

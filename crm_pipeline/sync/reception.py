@@ -69,6 +69,8 @@ class Reception:
         """Land arrivals, all in one transaction; one receipt each, in order."""
         read = [self._read(arrival) for arrival in arrivals]
         with writing(self.engine) as tx:
+            # Two processes that are sent the same event at once would both find that it is new.
+            webhooks.wait_for_turn(tx, self.connection.name)
             desk = _Desk(self, tx, read)
             receipts = [desk.take(each) for each in read]
             webhooks.insert(tx, self.connection.name, desk.new)

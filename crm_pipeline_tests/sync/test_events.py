@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from crm_pipeline.connection import Connection
+from crm_pipeline.store.engine import open_database
 from crm_pipeline.sync.events import MOST_ATTEMPTS
+from crm_pipeline.sync.reception import Receipt
 from crm_pipeline_tests.fakes import unavailable
 from crm_pipeline_tests.sync.world import World
 
@@ -68,6 +73,34 @@ def test_without_an_id_only_an_immediate_repeat_is_folded(world: World) -> None:
     world.apply()
     assert world.contact(ONE)["nama"] == "Sinta"
     assert len(world.rows("webhook_events")) == 3
+
+
+@pytest.mark.parametrize("name", ["event-1", None])
+def test_an_event_that_comes_to_several_processes_at_once_lands_once(
+    database_url: str, name: str | None
+) -> None:
+    """Each has an engine of its own: one takes it, and the others find the repeat that it is."""
+    processes = 4
+    with ThreadPoolExecutor(processes) as pool, ExitStack() as closing:
+        worlds = [World(open_database(database_url)) for _ in range(processes)]
+        for each in worlds:
+            closing.callback(each.engine.dispose)
+        for number in range(10):
+            together, event_id = threading.Barrier(processes), name and f"{name}-{number}"
+
+            def send(
+                each: World,
+                together: threading.Barrier = together,
+                event_id: str | None = event_id,
+                number: int = number,
+            ) -> Receipt:
+                together.wait()
+                return each.receive({**GUIDE, "ticket_price": number}, event_id)
+
+            receipts = list(pool.map(send, worlds))
+            assert sorted(receipt.duplicate for receipt in receipts) == [False, True, True, True]
+            assert len({receipt.event_id for receipt in receipts}) == 1
+        assert len(worlds[0].rows("webhook_events")) == 10
 
 
 def test_a_partial_event_leaves_the_rest_alone(world: World) -> None:
