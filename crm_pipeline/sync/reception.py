@@ -12,6 +12,7 @@ from sqlalchemy.engine import Engine
 
 from crm_pipeline import jsonio
 from crm_pipeline.connection import Connection
+from crm_pipeline.connectors.records import key_at
 from crm_pipeline.ids import new_id
 from crm_pipeline.store import forgotten, rejects, webhooks
 from crm_pipeline.store.engine import writing
@@ -79,11 +80,15 @@ class Reception:
 
     def _read(self, arrival: Arrival) -> _Read:
         text = jsonio.dumps(arrival.payload)
-        record_id = arrival.record_id or _record_id(self.connection, arrival.payload)
-        wanted = arrival.ours and not arrival.refused
+        record_id, wrong = arrival.record_id, dict[str, str]()
+        if record_id is None:
+            own = self.connection.webhook.id
+            paths = self.connection.records.id if own is None else (own,)
+            record_id, wrong = key_at(arrival.payload, paths)
+        reasons = {**arrival.refused, **wrong} if arrival.ours else dict(arrival.refused)
+        wanted = arrival.ours and not reasons
         hint = wanted and self.connection.webhook.read_back and record_id is not None
         values: Values | None = None
-        reasons = dict(arrival.refused)
         if wanted and not hint:
             try:
                 values = self.translator.to_contact(arrival.payload)
@@ -220,13 +225,3 @@ def _status(event: StoredEvent) -> Status:
     if event.action == "rejected" or event.outcome == "rejected":
         return "rejected"
     return "landed" if event.outcome is None else "applied"
-
-
-def _record_id(connection: Connection, payload: dict[str, Any]) -> str | None:
-    own = connection.webhook.id
-    for path in connection.records.id if own is None else (own,):
-        value = payload.get(path)
-        usable = isinstance(value, str | int) and not isinstance(value, bool) and str(value)
-        if usable and jsonio.storable(str(value)):
-            return str(value)
-    return None

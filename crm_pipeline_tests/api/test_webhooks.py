@@ -458,6 +458,14 @@ def test_hubspots_list_of_events(serve: Serve, *, proxied: bool) -> None:
     assert api.post_bytes(body.encode(), headers=headers, key=None).status_code == 401
 
 
+def test_records_told_by_their_ids_alone(serve: Serve) -> None:
+    """Each is looked for where the connection says that a record's id is, on a path, too."""
+    api = serve("webhook: {read_back: true, records: ids, id: object.id}")
+    told = api.post({"ids": ["7", 8]})
+    assert (told.status_code, len(told.json()["results"])) == (200, 2)
+    assert api.sql("SELECT external_id FROM webhook_events ORDER BY id") == [("7",), ("8",)]
+
+
 def test_a_secret_under_another_name(serve: Serve) -> None:
     """As Zoho has it: a token in the body."""
     api = serve("webhook: {secret: token}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import string
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from crm_pipeline.connection import Connection
+from crm_pipeline.jsonio import LONGEST_KEY
 from crm_pipeline.store.engine import open_database
 from crm_pipeline.sync.events import MOST_ATTEMPTS
 from crm_pipeline.sync.reception import Receipt
@@ -121,6 +124,26 @@ def test_what_cannot_become_a_contact_is_kept_with_its_reasons(world: World) -> 
     (reject,) = world.rows("rejects")
     assert (reject["source"], reject["key"]) == ("webhook", receipt.event_id)
     assert world.apply().counts.seen == 0
+
+
+def test_an_event_whose_records_id_cannot_be_kept_is_rejected_and_stops_nothing(world: World) -> None:
+    """An id of thousands of characters is longer than what an index holds."""
+    letters = random.Random(1).choices(string.ascii_letters, k=3000)  # PostgreSQL would pack equal ones
+    receipt = world.receive({**GUIDE, "id": "".join(letters)})
+    assert (receipt.action, receipt.status) == ("rejected", "rejected")
+    assert receipt.reasons == {"id": f"is longer than {LONGEST_KEY} characters"}
+    world.receive({**GUIDE, "phone": "6281100000002@c.us", "id": "x" * LONGEST_KEY})
+    assert world.apply().counts.created == 1
+    assert [row["outcome"] for row in world.rows("webhook_events")] == ["rejected", "created"]
+
+
+@pytest.mark.parametrize("at", [{"webhook": {"id": "object.id"}}, {"records": {"id": ["uuid", "object.id"]}}])
+def test_the_id_of_an_events_record_may_lie_inside_it(world: World, at: dict[str, Any]) -> None:
+    """It is a path, as for records that are read."""
+    world.connection = Connection.model_validate(at)
+    world.receive({**GUIDE, "object": {"id": 7}})
+    world.apply()
+    assert [row["external_id"] for row in world.rows("links")] == ["7"]
 
 
 def test_an_event_older_than_the_record_read_since_changes_nothing(world: World) -> None:
