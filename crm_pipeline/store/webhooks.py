@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -57,6 +57,18 @@ class StoredEvent(NamedTuple):
     applied_at: datetime | None
     attempts: int
     run_id: str | None
+
+    @property
+    def effect(self) -> str:
+        """What became of it; while it waits, what applying it was to do."""
+        return self.outcome or self.action
+
+    @property
+    def status(self) -> Literal["landed", "applied", "rejected"]:
+        """How far it has come."""
+        if self.outcome is None:
+            return "landed"
+        return "rejected" if self.outcome == "rejected" else "applied"
 
 
 class Unapplied(NamedTuple):
@@ -197,12 +209,18 @@ _COUNT_WAITING = (
 
 
 def settle(tx: Connection, outcomes: Sequence[tuple[int, str]], run_id: str, at: datetime) -> None:
-    """Say where events ended."""
+    """Say where events ended; why, if they were rejected, is to be explained."""
     rows: dict[str, list[int]] = {}
     for row, outcome in outcomes:
         rows.setdefault(outcome, []).append(row)
     for outcome, ids in rows.items():
-        ended = {"outcome": outcome, "applied_at": at, "run_id": run_id, "next_attempt_at": None}
+        ended = {
+            "outcome": outcome,
+            "applied_at": at,
+            "run_id": run_id,
+            "next_attempt_at": None,
+            "reasons": None,  # those of an earlier attempt
+        }
         tx.execute(events.update().where(one_of(events.c.id, ids)).values(ended))
 
 

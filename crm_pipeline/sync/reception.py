@@ -166,7 +166,7 @@ class _Desk:
         stored = self._keep(read, event_id, action, reasons)
         if action == "rejected":
             self.rejects.append(NewReject("webhook", event_id, reasons, contact_id=claimed))
-        return Receipt(event_id, stored.contact_id, action, _status(stored), reasons=reasons)
+        return Receipt(event_id, stored.contact_id, action, stored.status, reasons=reasons)
 
     def _action(self, read: _Read) -> tuple[Action, dict[str, str], str | None]:
         """What applying it would do now, why not, and whom it claims to be; nothing of it is saved."""
@@ -212,16 +212,10 @@ class _Desk:
 
 
 def _again(known: StoredEvent, read: _Read) -> Receipt:
-    """The same event answers the same; the same name with another body is a mistake of the sender."""
+    """The same event: what became of it. The same name with another body is a mistake of the sender."""
     if known.content_hash != read.digest:
         return Receipt(known.event_id, read.identity, "conflict", "rejected", duplicate=True)
-    action: Any = known.action
+    action: Any = known.effect
     return Receipt(
-        known.event_id, known.contact_id, action, _status(known), duplicate=True, reasons=known.reasons or {}
+        known.event_id, known.contact_id, action, known.status, duplicate=True, reasons=known.reasons or {}
     )
-
-
-def _status(event: StoredEvent) -> Status:
-    if event.action == "rejected" or event.outcome == "rejected":
-        return "rejected"
-    return "landed" if event.outcome is None else "applied"
