@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, Protocol, TypeAlias
 from zoneinfo import ZoneInfo
 
 from crm_pipeline import instants
 from crm_pipeline.connection import Connection, Direction, FieldRule, Policy
+from crm_pipeline.connectors.documents import dig
 from crm_pipeline.connectors.records import key_at
 from crm_pipeline.contact import BUILT_IN, ContactField, FieldType
 from crm_pipeline.sync.coerce import Coercer, NotAValueError, Spec, Value, coercer
@@ -109,6 +111,9 @@ class FieldMapping:
         self._id = self.fields["id"]
         self._id_walk = needs_walk(self._id.paths)
         self._record_id = connection.records.id
+        # When a record was made says nothing of when it was changed.
+        self._modified = [path for path in connection.records.modified if not path.startswith("created")]
+        self._instant = coercer(Spec(FieldType.INSTANT, zone=connection.timezone))
         self.region = connection.default_region
         self.outward = connection.select.outward
 
@@ -254,6 +259,19 @@ class FieldMapping:
         """The WhatsApp id a record names; None where it names no usable one."""
         found = self._identity(record, {}).get("id") if isinstance(record, dict) else None
         return found if isinstance(found, str) else None
+
+    def modified_at(self, record: Mapping[str, Any]) -> datetime | None:
+        """When a record was changed, if it says so itself in a way that is understood."""
+        for path in self._modified:
+            raw = dig(record, path)
+            if raw is None:
+                continue
+            try:
+                text = self._instant(raw)
+            except NotAValueError:
+                continue
+            return instants.from_text(text) if isinstance(text, str) else None
+        return None
 
     def _identity(self, record: dict[str, Any], reasons: dict[str, str]) -> Values:
         """The first usable id; a record whose ids are all empty simply has none."""

@@ -142,6 +142,7 @@ class _Desk:
         )
         self._work = work
         self._forgotten = forgotten.among(tx, name, {each for one in read for each in one.names})
+        self._mapping = reception.mapping
         self._settler = Settler(work, reception.mapping, reception.connection, self._began_at)
         self.new: list[NewEvent] = []
         self.rejects: list[NewReject] = []
@@ -177,7 +178,8 @@ class _Desk:
         if read.values is None:
             return "skipped", {}, None
         try:
-            outcome = hear(self._settler, read.values, read.external_id, self._now, None, None)
+            at = self._mapping.modified_at(read.arrival.payload)
+            outcome = hear(self._settler, read.values, read.external_id, self._now, at, None)
         except RecordRejected as rejected:
             return "rejected", rejected.reasons, rejected.contact_id
         return outcome.value, {}, None

@@ -7,6 +7,7 @@ import string
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -155,6 +156,18 @@ def test_an_event_older_than_the_record_read_since_changes_nothing(world: World)
     world.crm.put(key, name="Newest")
     world.sync()
     assert world.contact(ONE)["nama"] == "Newest"
+
+
+def test_an_event_older_by_its_own_time_is_told_to_change_nothing(world: World) -> None:
+    """As applying it turns out: the record that was read says that it is newer."""
+    key = world.crm.put(**GUIDE)
+    read = dict(world.crm.records[key])
+    world.sync()
+    before = (world.crm.own_clock() - timedelta(hours=1)).isoformat()
+    receipt = world.receive({**read, "name": "Old news", "updated_at": before})
+    assert receipt.action == "unchanged"
+    assert world.apply().counts.unchanged == 1
+    assert world.contact(ONE)["nama"] == "Sinta"
 
 
 def test_an_event_that_was_wrong_is_put_right_by_the_next_full_reading(world: World) -> None:
