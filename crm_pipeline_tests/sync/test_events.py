@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import string
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
@@ -78,6 +79,111 @@ def test_without_an_id_only_an_immediate_repeat_is_folded(world: World) -> None:
     world.apply()
     assert world.contact(ONE)["nama"] == "Sinta"
     assert len(world.rows("webhook_events")) == 3
+
+
+def test_a_repeat_after_it_was_applied_is_folded_while_nothing_has_changed(world: World) -> None:
+    """A sender that was not answered in time sends it again: it hears what became of the first."""
+    first = world.receive(GUIDE)
+    world.apply()
+    again = world.receive(GUIDE)
+    assert (again.event_id, again.duplicate) == (first.event_id, True)
+    assert (again.action, again.status) == ("created", "applied")
+
+
+def test_a_rejected_event_that_comes_again_is_folded(world: World) -> None:
+    """It would be rejected again: it waits for a person once."""
+    world.crm.put(**GUIDE)
+    world.sync()
+    first, again = (world.receive({**GUIDE, "id": "another"}) for _ in range(2))
+    assert (first.action, again.action, again.duplicate) == ("rejected", "rejected", True)
+    assert again.reasons == first.reasons
+    assert len(world.rows("rejects")) == 1
+
+
+def edited_here(world: World, key: str) -> None:
+    """Another program changes the contact, and the CRM is told."""
+    world.sql("UPDATE contacts SET notes = 'Y'")
+    world.sync()
+    assert world.crm.records[key]["notes"] == "Y"
+
+
+def edited_there(world: World, key: str) -> None:
+    """A pull brings what no webhook told."""
+    world.crm.put(key, notes="Y")
+    world.sync()
+
+
+@pytest.mark.parametrize("change", [edited_here, edited_there])
+@pytest.mark.parametrize("names_record", [True, False])
+@pytest.mark.parametrize("applied", [True, False])
+def test_a_change_back_is_news(
+    world: World, change: Callable[[World, str], None], *, names_record: bool, applied: bool
+) -> None:
+    """The same body as that of the newest event: it was overtaken, and is so again."""
+    key = world.crm.put(**GUIDE)
+    world.sync()
+    hook = {"phone": ONE, "notes": "X"} | ({"id": key} if names_record else {})
+    world.crm.put(key, notes="X")
+    world.receive(hook)
+    if applied:
+        world.apply()
+    change(world, key)
+    assert world.contact(ONE)["notes"] == "Y"
+    world.crm.put(key, notes="X")
+    again = world.receive(hook)
+    assert (again.duplicate, again.action) == (False, "updated")
+    world.apply()
+    assert world.contact(ONE)["notes"] == "X"
+    world.sync()
+    assert (world.contact(ONE)["notes"], world.crm.records[key]["notes"]) == ("X", "X")
+
+
+def test_the_same_again_about_a_contact_that_was_deleted_since_is_news(world: World) -> None:
+    """A delete here stays here, and that is the answer; the same once more is folded into it."""
+    world.receive(GUIDE)
+    world.apply()
+    world.sql("DELETE FROM contacts")
+    again = world.receive(GUIDE)
+    assert (again.duplicate, again.action) == (False, "skipped")
+    world.apply()
+    assert world.receive(GUIDE).event_id == again.event_id
+
+
+def test_an_event_that_names_an_earlier_number_is_about_the_contact_it_changes(world: World) -> None:
+    """Its answer names the contact as it is reached now, and a repeat of it is one."""
+    key = world.crm.put(**GUIDE)
+    world.sync()
+    now = "6281100000002@c.us"
+    world.crm.put(key, phone=now)
+    world.sync()
+    receipts = [world.receive({"phone": ONE, "notes": "X"}) for _ in range(2)]
+    assert [(each.user_id, each.duplicate) for each in receipts] == [(now, False), (now, True)]
+    world.apply()
+    assert world.contact(now)["notes"] == "X"
+    assert [row["contact_id"] for row in world.rows("webhook_events")] == [now]
+
+
+def test_an_event_that_changes_a_number_is_about_the_contact_as_it_will_be_reached(world: World) -> None:
+    """A repeat is one, before it is applied and after."""
+    key = world.crm.put(**GUIDE)
+    world.sync()
+    now = "6281100000002@c.us"
+    hook = {"id": key, "phone": now}
+    receipts = [world.receive(hook), world.receive(hook)]
+    world.apply()
+    receipts.append(world.receive(hook))
+    assert [each.duplicate for each in receipts] == [False, True, True]
+    assert {each.user_id for each in receipts} == world.ids() == {now}
+
+
+def test_events_folded_or_not_have_each_a_moment_of_their_own(world: World) -> None:
+    """One that is folded, as it changes nothing, makes no late news of the next."""
+    world.receive(GUIDE)
+    world.apply()
+    receipts = world.receive_all([GUIDE, {**GUIDE, "name": "B"}])
+    assert [(each.duplicate, each.action) for each in receipts] == [(True, "created"), (False, "updated")]
+    world.apply()
+    assert world.contact(ONE)["nama"] == "B"
 
 
 @pytest.mark.parametrize("name", ["event-1", None])
