@@ -47,6 +47,17 @@ def storable(text: str) -> bool:
     return "\0" not in text and (text.isascii() or not any("\ud800" <= each <= "\udfff" for each in text))
 
 
+LONGEST_KEY = 255
+"""Characters of a text that names a row. PostgreSQL's indexes hold a third of a page at the most."""
+
+
+def why_no_key(text: str) -> str | None:
+    """Why a text from outside can name no row of a database; None where it can."""
+    if len(text) > LONGEST_KEY:
+        return f"is longer than {LONGEST_KEY} characters"
+    return None if storable(text) else "holds a character that cannot be stored"
+
+
 def content_hash(text: str) -> str:
     """Name of a content: equal text, equal name."""
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

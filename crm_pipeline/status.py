@@ -183,8 +183,8 @@ class StatusReader:
         return {
             "eventId": found.event_id,
             "userId": found.contact_id,
-            "status": "landed" if found.outcome is None else _ended(found.outcome),
-            "action": found.outcome or found.action,
+            "status": found.status,
+            "action": found.effect,
             "receivedAt": _shown(found.received_at),
             "appliedAt": _shown(found.applied_at),
             "attempts": found.attempts,
@@ -337,7 +337,3 @@ def _run(run: state.RunRow) -> dict[str, Any]:
         "apiCalls": run.api_calls,
         "error": run.error,
     }
-
-
-def _ended(outcome: str) -> str:
-    return "rejected" if outcome == "rejected" else "applied"

@@ -362,7 +362,8 @@ async def _apply_now(api: Api, results: list[dict[str, Any]], seconds: float) ->
             continue
         result |= {"status": became["status"], "userId": became["userId"] or result["userId"]}
         if became["status"] == "applied":
-            result["action"] = became["action"]
+            result |= {"success": True, "action": became["action"]}
+            result.pop("reasons", None)  # of an earlier attempt
         elif became["status"] == "rejected":
             result |= {"success": False, "action": "rejected", "reasons": became["reasons"]}
 

@@ -82,8 +82,8 @@ class RecordReader:
         if "attributes" in item and "type" in item and "id" in item:
             item = _lifted(item)
         external_id = id_text(self._id(item))
-        if external_id is not None and not jsonio.storable(external_id):
-            return Record([item])  # set aside like one that is no object: it cannot be kept under its id
+        if external_id is not None and jsonio.why_no_key(external_id) is not None:
+            return Record([item])  # set aside, as no object: it cannot be kept under its id
         return Record(
             item,
             external_id,
@@ -122,8 +122,9 @@ class RecordReader:
             return [one]
 
     def id_of(self, found: Json) -> str | None:
-        """Id that an object carries."""
-        return id_text(self._id(found)) if isinstance(found, dict) else None
+        """Id that an object carries, and can be kept under."""
+        external_id = id_text(self._id(found)) if isinstance(found, dict) else None
+        return None if external_id is None or jsonio.why_no_key(external_id) is not None else external_id
 
     def _instant(self, value: Json) -> datetime | None:
         if value is None:
@@ -180,6 +181,17 @@ def id_text(value: Json) -> str | None:
     if isinstance(value, float) and value.is_integer() and abs(value) < _LARGEST_EXACT:
         value = int(value)
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def key_at(item: Json, paths: tuple[str, ...]) -> tuple[str | None, dict[str, str]]:
+    """The id at the first path that leads to something; or, by that path, why no record is kept under it."""
+    for path in paths:
+        value = dig(item, path)
+        if value is not None:
+            found = id_text(value)
+            wrong = jsonio.why_no_key(found) if found is not None else None
+            return (found, {}) if wrong is None else (None, {path: wrong})
+    return None, {}
 
 
 def _is_true(value: Json) -> bool:

@@ -165,7 +165,8 @@ def _written(write: Write, record: Record | None, other_id: str | None) -> Write
     if external_id is None:
         text = "the CRM took the record and does not say under which id"
         return WriteResult(WriteStatus.UNKNOWN, reason=text)
-    shown = record is not None and bool(record.payload.keys() & write.changes.keys())
+    payload = record.payload if record is not None else None
+    shown = isinstance(payload, dict) and bool(payload.keys() & write.changes.keys())
     return WriteResult(WriteStatus.WRITTEN, external_id, record if shown else None)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -58,6 +58,18 @@ class StoredEvent(NamedTuple):
     attempts: int
     run_id: str | None
 
+    @property
+    def effect(self) -> str:
+        """What became of it; while it waits, what applying it was to do."""
+        return self.outcome or self.action
+
+    @property
+    def status(self) -> Literal["landed", "applied", "rejected"]:
+        """How far it has come."""
+        if self.outcome is None:
+            return "landed"
+        return "rejected" if self.outcome == "rejected" else "applied"
+
 
 class Unapplied(NamedTuple):
     """Events that wait."""
@@ -85,6 +97,17 @@ _NEWEST = sa.select(*_STORED).where(
 _BY_EVENT_ID = sa.select(*_STORED).where(
     events.c.connection == sa.bindparam("name"), one_of(events.c.event_id, "ids")
 )
+_TURN = sa.text("SELECT pg_advisory_xact_lock(:lock, hashtext(:name))")
+_LOCK = 0x63726D  # any number, the same in every version of this program
+
+
+def wait_for_turn(tx: Connection, connection: str) -> None:
+    """Let nobody else land events of a connection until this transaction ends, and see all that they landed.
+
+    Writers to SQLite take turns as it is.
+    """
+    if tx.dialect.name == "postgresql":
+        tx.execute(_TURN, {"lock": _LOCK, "name": connection})
 
 
 def insert(tx: Connection, connection: str, new: Iterable[NewEvent]) -> None:
@@ -189,12 +212,18 @@ _BELONG = events.update().where(events.c.id == sa.bindparam("row")).values(conta
 
 
 def settle(tx: Connection, outcomes: Sequence[tuple[int, str]], run_id: str, at: datetime) -> None:
-    """Say where events ended."""
+    """Say where events ended; why, if they were rejected, is to be explained."""
     rows: dict[str, list[int]] = {}
     for row, outcome in outcomes:
         rows.setdefault(outcome, []).append(row)
     for outcome, ids in rows.items():
-        ended = {"outcome": outcome, "applied_at": at, "run_id": run_id, "next_attempt_at": None}
+        ended = {
+            "outcome": outcome,
+            "applied_at": at,
+            "run_id": run_id,
+            "next_attempt_at": None,
+            "reasons": None,  # those of an earlier attempt
+        }
         tx.execute(events.update().where(one_of(events.c.id, ids)).values(ended))
 
 

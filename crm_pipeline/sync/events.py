@@ -12,15 +12,12 @@ from typing import Any
 from sqlalchemy.engine import Connection as Transaction
 from sqlalchemy.exc import DataError, IntegrityError
 
-from crm_pipeline import instants, jsonio
-from crm_pipeline.connection import Connection
+from crm_pipeline import jsonio
 from crm_pipeline.connectors.base import ConnectorError
-from crm_pipeline.contact import FieldType
 from crm_pipeline.store import links, rejects, webhooks
 from crm_pipeline.store.rejects import NewReject
 from crm_pipeline.store.webhooks import LandedEvent
 from crm_pipeline.sync.apply import apply_landed
-from crm_pipeline.sync.coerce import NotAValueError, Spec, coercer
 from crm_pipeline.sync.context import Context, Progress, no_progress
 from crm_pipeline.sync.errors import RecordRejected, TooManyDeletesError
 from crm_pipeline.sync.mapping import Values
@@ -239,7 +236,7 @@ def _apply_rows(
     work.load(named, identities, now, read_since=received)
     settler = Settler(work, context.mapping, context.connection, now)
     for row, payload, values in mapped:
-        modified_at = _modified_at(context.connection, payload)
+        modified_at = context.mapping.modified_at(payload)
         try:
             outcome = hear(settler, values, row.external_id, row.received_at, modified_at, row.id)
         except RecordRejected as rejected:
@@ -274,16 +271,3 @@ def _note_read(
     held = [row for row, name in named.items() if name in read.held]
     webhooks.take_back_attempt(tx, held)
     webhooks.postpone(tx, held, context.clock() + LONGEST_REST)
-
-
-def _modified_at(connection: Connection, payload: dict[str, Any]) -> datetime | None:
-    """When the record was changed, if the event says so; when it was made says nothing of that."""
-    read = coercer(Spec(FieldType.INSTANT, zone=connection.timezone))
-    for path in connection.records.modified:
-        if path in payload and not path.startswith("created"):
-            try:
-                text = read(payload[path])
-            except NotAValueError:
-                continue
-            return instants.from_text(text) if isinstance(text, str) else None
-    return None

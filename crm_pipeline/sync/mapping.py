@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, Protocol, TypeAlias
 from zoneinfo import ZoneInfo
 
 from crm_pipeline import instants
 from crm_pipeline.connection import Connection, Direction, FieldRule, Policy
+from crm_pipeline.connectors.documents import dig
+from crm_pipeline.connectors.records import key_at
 from crm_pipeline.contact import BUILT_IN, ContactField, FieldType
 from crm_pipeline.sync.coerce import Coercer, NotAValueError, Spec, Value, coercer
 from crm_pipeline.sync.errors import RecordRejected
@@ -107,13 +110,17 @@ class FieldMapping:
         self._time_format, self._time_zone = writing.time_format, ZoneInfo(writing.time_zone)
         self._id = self.fields["id"]
         self._id_walk = needs_walk(self._id.paths)
+        self._record_id = connection.records.id
+        # When a record was made says nothing of when it was changed.
+        self._modified = [path for path in connection.records.modified if not path.startswith("created")]
+        self._instant = coercer(Spec(FieldType.INSTANT, zone=connection.timezone))
         self.region = connection.default_region
         self.outward = connection.select.outward
 
     def to_contact(self, record: Any) -> Values:
         """Canonical values of a record. See ``Translator.to_contact``."""
         if not isinstance(record, dict):
-            raise RecordRejected({"record": "is not an object"})
+            raise RecordRejected(self._why_no_object(record))
         reasons: dict[str, str] = {}
         values = self._identity(record, reasons)
         empty = self.empty
@@ -134,6 +141,12 @@ class FieldMapping:
         if reasons:
             raise RecordRejected(reasons)
         return values
+
+    def _why_no_object(self, record: Any) -> dict[str, str]:
+        """Connectors put a record that cannot be kept under its id into a list."""
+        alone = record[0] if isinstance(record, list) and len(record) == 1 else None
+        _, wrong = key_at(alone, self._record_id)
+        return wrong or {"record": "is not an object"}
 
     def _rules(self, keys: Collection[str]) -> list[_Rule]:
         """What to read of a record with these keys: the first name of each field that is there.
@@ -246,6 +259,19 @@ class FieldMapping:
         """The WhatsApp id a record names; None where it names no usable one."""
         found = self._identity(record, {}).get("id") if isinstance(record, dict) else None
         return found if isinstance(found, str) else None
+
+    def modified_at(self, record: Mapping[str, Any]) -> datetime | None:
+        """When a record was changed, if it says so itself in a way that is understood."""
+        for path in self._modified:
+            raw = dig(record, path)
+            if raw is None:
+                continue
+            try:
+                text = self._instant(raw)
+            except NotAValueError:
+                continue
+            return instants.from_text(text) if isinstance(text, str) else None
+        return None
 
     def _identity(self, record: dict[str, Any], reasons: dict[str, str]) -> Values:
         """The first usable id; a record whose ids are all empty simply has none."""

@@ -224,6 +224,28 @@ def test_applied_before_the_answer(serve: Serve) -> None:
     assert api.rows() == (7, 6)
 
 
+def test_an_event_that_comes_again_is_answered_by_what_became_of_it(serve: Serve) -> None:
+    """Landed as news, rejected when it was applied, and applied after all: as it can be looked up."""
+    api = serve(webhook_apply="now")
+    first, second = {**RECORD, "id": "1"}, {**RECORD, "id": "2", "name": "Sari"}
+    with api.service._leased("a long pull"):  # noqa: SLF001 - another worker
+        for name, record in (("evt-1", first), ("evt-2", second)):
+            assert api.post(record, headers={"webhook-id": name}).json()["status"] == "landed"
+    api.service.apply_events()
+    told = api.post(second, headers={"webhook-id": "evt-2"})
+    kept = api.ask("GET", f"{WEBHOOK}/evt-2").json()
+    assert (told.status_code, kept["status"], kept["action"]) == (422, "rejected", "rejected")
+    assert list(kept["reasons"]) == ["id"]
+    assert told.json()["reasons"] == kept["reasons"]
+    api.sql("DELETE FROM links")
+    api.service.replay()
+    told = api.post(second, headers={"webhook-id": "evt-2"}).json()
+    kept = api.ask("GET", f"{WEBHOOK}/evt-2").json()
+    assert (kept["status"], kept["action"], kept["reasons"]) == ("applied", "updated", {})
+    names = ("eventId", "status", "action", "userId")
+    assert told == {"success": True, **{name: kept[name] for name in names}}
+
+
 def test_what_cannot_be_applied_now_is_left_to_the_sensor(serve: Serve) -> None:
     """Another run works the connection: the webhook has landed, is answered so, and waits."""
     api = serve(webhook_apply="now")
@@ -456,6 +478,14 @@ def test_hubspots_list_of_events(serve: Serve, *, proxied: bool) -> None:
     assert api.sql("SELECT external_id FROM webhook_events") == [("501",), ("501",)]
     headers["X-HubSpot-Request-Timestamp"] = str(int(stamp) + 1)
     assert api.post_bytes(body.encode(), headers=headers, key=None).status_code == 401
+
+
+def test_records_told_by_their_ids_alone(serve: Serve) -> None:
+    """Each is looked for where the connection says that a record's id is, on a path, too."""
+    api = serve("webhook: {read_back: true, records: ids, id: object.id}")
+    told = api.post({"ids": ["7", 8]})
+    assert (told.status_code, len(told.json()["results"])) == (200, 2)
+    assert api.sql("SELECT external_id FROM webhook_events ORDER BY id") == [("7",), ("8",)]
 
 
 def test_a_secret_under_another_name(serve: Serve) -> None:

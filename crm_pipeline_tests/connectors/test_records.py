@@ -11,6 +11,9 @@ import pytest
 from crm_pipeline.connection import Connection
 from crm_pipeline.connectors.base import CrmAnswerError
 from crm_pipeline.connectors.records import RecordReader, instant
+from crm_pipeline.jsonio import LONGEST_KEY
+from crm_pipeline.sync.errors import RecordRejected
+from crm_pipeline.sync.mapping import FieldMapping
 from crm_pipeline_tests.connectors.conftest import Connect, Serve
 from crm_pipeline_tests.connectors.servers import reply
 
@@ -184,9 +187,18 @@ def test_a_record_that_is_none_any_more_is_given_as_it_is(
     assert good.payload["name"] == "Budi"
 
 
-@pytest.mark.parametrize("odd", ["n\ud800", "a\0b"])
+@pytest.mark.parametrize("odd", ["n\ud800", "a\0b", "x" * (LONGEST_KEY + 1)], ids=["half", "nul", "long"])
 def test_an_id_no_database_can_hold_sets_its_record_aside(odd: str) -> None:
     """The record is kept whole, and rejected by name further on; nothing is made of its phone."""
     item = {"id": odd, "phone": "628110000001"}
     record = reader().record(item)
     assert (record.payload, record.external_id) == ([item], None)
+    with pytest.raises(RecordRejected) as rejected:
+        FieldMapping(Connection()).to_contact(record.payload)
+    assert list(rejected.value.reasons) == ["id"]
+
+
+def test_the_longest_id_that_is_kept() -> None:
+    """It is an id like any other."""
+    longest = "x" * LONGEST_KEY
+    assert reader().record({"id": longest}).external_id == longest

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from crm_pipeline.connectors.base import CrmRefusedError, Write, WriteStatus
+from crm_pipeline.jsonio import LONGEST_KEY
 from crm_pipeline_tests.connectors.conftest import Connect, Serve
 from crm_pipeline_tests.connectors.servers import CUT, Reply, closed_port, reply, script
 from crm_pipeline_tests.connectors.writes import (
@@ -311,6 +312,14 @@ def test_what_cannot_be_sent_is_refused(write: Write, serve: Serve, connector: C
     results = connector(server.url).write([write, create("k2"), update("8")])
     assert statuses(results) == [REFUSED, WRITTEN, WRITTEN]
     assert len(server.seen) == 2
+
+
+def test_a_record_made_under_an_id_that_cannot_be_kept_is_looked_for(
+    serve: Serve, connector: Connect
+) -> None:
+    """Nobody could find it by that id again: it counts as not told."""
+    server = serve(script(reply(201, {"id": "x" * (LONGEST_KEY + 1), "name": "a"})))
+    assert statuses(connector(server.url).write([create(name="a")])) == [UNKNOWN]
 
 
 @pytest.mark.parametrize("key", ["a b", "ключ", "x" * 300, "a\nb"])

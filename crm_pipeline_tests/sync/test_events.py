@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+import random
+import string
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,10 +21,13 @@ from crm_pipeline.connectors.base import (
     CrmUnavailableError,
     Record,
 )
+from crm_pipeline.jsonio import LONGEST_KEY
+from crm_pipeline.store.engine import open_database
 from crm_pipeline.sync import events
 from crm_pipeline.sync.context import lease_held
 from crm_pipeline.sync.errors import TooManyDeletesError
 from crm_pipeline.sync.events import MOST_ATTEMPTS
+from crm_pipeline.sync.reception import Receipt
 from crm_pipeline_tests.fakes import unavailable
 from crm_pipeline_tests.sync.world import World
 
@@ -66,7 +74,8 @@ def test_the_same_event_id_lands_once_and_answers_the_same(world: World) -> None
     again = world.receive(GUIDE, "event-1")
     assert (again.event_id, again.action, again.duplicate) == (first.event_id, "created", True)
     world.apply()
-    assert world.receive(GUIDE, "event-1").status == "applied"
+    applied = world.receive(GUIDE, "event-1")
+    assert (applied.action, applied.status) == ("created", "applied")
     assert world.receive({**GUIDE, "name": "Other"}, "event-1").action == "conflict"
     assert len(world.rows("webhook_events")) == 1
 
@@ -80,6 +89,139 @@ def test_without_an_id_only_an_immediate_repeat_is_folded(world: World) -> None:
     world.apply()
     assert world.contact(ONE)["nama"] == "Sinta"
     assert len(world.rows("webhook_events")) == 3
+
+
+def test_a_repeat_after_it_was_applied_is_folded_while_nothing_has_changed(world: World) -> None:
+    """A sender that was not answered in time sends it again: it hears what became of the first."""
+    first = world.receive(GUIDE)
+    world.apply()
+    again = world.receive(GUIDE)
+    assert (again.event_id, again.duplicate) == (first.event_id, True)
+    assert (again.action, again.status) == ("created", "applied")
+
+
+def test_a_rejected_event_that_comes_again_is_folded(world: World) -> None:
+    """It would be rejected again: it waits for a person once."""
+    world.crm.put(**GUIDE)
+    world.sync()
+    first, again = (world.receive({**GUIDE, "id": "another"}) for _ in range(2))
+    assert (first.action, again.action, again.duplicate) == ("rejected", "rejected", True)
+    assert again.reasons == first.reasons
+    assert len(world.rows("rejects")) == 1
+
+
+def edited_here(world: World, key: str) -> None:
+    """Another program changes the contact, and the CRM is told."""
+    world.sql("UPDATE contacts SET notes = 'Y'")
+    world.sync()
+    assert world.crm.records[key]["notes"] == "Y"
+
+
+def edited_there(world: World, key: str) -> None:
+    """A pull brings what no webhook told."""
+    world.crm.put(key, notes="Y")
+    world.sync()
+
+
+@pytest.mark.parametrize("change", [edited_here, edited_there])
+@pytest.mark.parametrize("names_record", [True, False])
+@pytest.mark.parametrize("applied", [True, False])
+def test_a_change_back_is_news(
+    world: World, change: Callable[[World, str], None], *, names_record: bool, applied: bool
+) -> None:
+    """The same body as that of the newest event: it was overtaken, and is so again."""
+    key = world.crm.put(**GUIDE)
+    world.sync()
+    hook = {"phone": ONE, "notes": "X"} | ({"id": key} if names_record else {})
+    world.crm.put(key, notes="X")
+    world.receive(hook)
+    if applied:
+        world.apply()
+    change(world, key)
+    assert world.contact(ONE)["notes"] == "Y"
+    world.crm.put(key, notes="X")
+    again = world.receive(hook)
+    assert (again.duplicate, again.action) == (False, "updated")
+    world.apply()
+    assert world.contact(ONE)["notes"] == "X"
+    world.sync()
+    assert (world.contact(ONE)["notes"], world.crm.records[key]["notes"]) == ("X", "X")
+
+
+def test_the_same_again_about_a_contact_that_was_deleted_since_is_news(world: World) -> None:
+    """A delete here stays here, and that is the answer; the same once more is folded into it."""
+    world.receive(GUIDE)
+    world.apply()
+    world.sql("DELETE FROM contacts")
+    again = world.receive(GUIDE)
+    assert (again.duplicate, again.action) == (False, "skipped")
+    world.apply()
+    assert world.receive(GUIDE).event_id == again.event_id
+
+
+def test_an_event_that_names_an_earlier_number_is_about_the_contact_it_changes(world: World) -> None:
+    """Its answer names the contact as it is reached now, and a repeat of it is one."""
+    key = world.crm.put(**GUIDE)
+    world.sync()
+    now = "6281100000002@c.us"
+    world.crm.put(key, phone=now)
+    world.sync()
+    receipts = [world.receive({"phone": ONE, "notes": "X"}) for _ in range(2)]
+    assert [(each.user_id, each.duplicate) for each in receipts] == [(now, False), (now, True)]
+    world.apply()
+    assert world.contact(now)["notes"] == "X"
+    assert [row["contact_id"] for row in world.rows("webhook_events")] == [now]
+
+
+def test_an_event_that_changes_a_number_is_about_the_contact_as_it_will_be_reached(world: World) -> None:
+    """A repeat is one, before it is applied and after."""
+    key = world.crm.put(**GUIDE)
+    world.sync()
+    now = "6281100000002@c.us"
+    hook = {"id": key, "phone": now}
+    receipts = [world.receive(hook), world.receive(hook)]
+    world.apply()
+    receipts.append(world.receive(hook))
+    assert [each.duplicate for each in receipts] == [False, True, True]
+    assert {each.user_id for each in receipts} == world.ids() == {now}
+
+
+def test_events_folded_or_not_have_each_a_moment_of_their_own(world: World) -> None:
+    """One that is folded, as it changes nothing, makes no late news of the next."""
+    world.receive(GUIDE)
+    world.apply()
+    receipts = world.receive_all([GUIDE, {**GUIDE, "name": "B"}])
+    assert [(each.duplicate, each.action) for each in receipts] == [(True, "created"), (False, "updated")]
+    world.apply()
+    assert world.contact(ONE)["nama"] == "B"
+
+
+@pytest.mark.parametrize("name", ["event-1", None])
+def test_an_event_that_comes_to_several_processes_at_once_lands_once(
+    database_url: str, name: str | None
+) -> None:
+    """Each has an engine of its own: one takes it, and the others find the repeat that it is."""
+    processes = 4
+    with ThreadPoolExecutor(processes) as pool, ExitStack() as closing:
+        worlds = [World(open_database(database_url)) for _ in range(processes)]
+        for each in worlds:
+            closing.callback(each.engine.dispose)
+        for number in range(10):
+            together, event_id = threading.Barrier(processes), name and f"{name}-{number}"
+
+            def send(
+                each: World,
+                together: threading.Barrier = together,
+                event_id: str | None = event_id,
+                number: int = number,
+            ) -> Receipt:
+                together.wait()
+                return each.receive({**GUIDE, "ticket_price": number}, event_id)
+
+            receipts = list(pool.map(send, worlds))
+            assert sorted(receipt.duplicate for receipt in receipts) == [False, True, True, True]
+            assert len({receipt.event_id for receipt in receipts}) == 1
+        assert len(worlds[0].rows("webhook_events")) == 10
 
 
 def test_a_partial_event_leaves_the_rest_alone(world: World) -> None:
@@ -102,6 +244,26 @@ def test_what_cannot_become_a_contact_is_kept_with_its_reasons(world: World) -> 
     assert world.apply().counts.seen == 0
 
 
+def test_an_event_whose_records_id_cannot_be_kept_is_rejected_and_stops_nothing(world: World) -> None:
+    """An id of thousands of characters is longer than what an index holds."""
+    letters = random.Random(1).choices(string.ascii_letters, k=3000)  # PostgreSQL would pack equal ones
+    receipt = world.receive({**GUIDE, "id": "".join(letters)})
+    assert (receipt.action, receipt.status) == ("rejected", "rejected")
+    assert receipt.reasons == {"id": f"is longer than {LONGEST_KEY} characters"}
+    world.receive({**GUIDE, "phone": "6281100000002@c.us", "id": "x" * LONGEST_KEY})
+    assert world.apply().counts.created == 1
+    assert [row["outcome"] for row in world.rows("webhook_events")] == ["rejected", "created"]
+
+
+@pytest.mark.parametrize("at", [{"webhook": {"id": "object.id"}}, {"records": {"id": ["uuid", "object.id"]}}])
+def test_the_id_of_an_events_record_may_lie_inside_it(world: World, at: dict[str, Any]) -> None:
+    """It is a path, as for records that are read."""
+    world.connection = Connection.model_validate(at)
+    world.receive({**GUIDE, "object": {"id": 7}})
+    world.apply()
+    assert [row["external_id"] for row in world.rows("links")] == ["7"]
+
+
 def test_an_event_older_than_the_record_read_since_changes_nothing(world: World) -> None:
     """It came before the pull, and is applied after it: the pull knew better."""
     key = world.crm.put(**GUIDE)
@@ -110,6 +272,18 @@ def test_an_event_older_than_the_record_read_since_changes_nothing(world: World)
     world.crm.put(key, name="Newest")
     world.sync()
     assert world.contact(ONE)["nama"] == "Newest"
+
+
+def test_an_event_older_by_its_own_time_is_told_to_change_nothing(world: World) -> None:
+    """As applying it turns out: the record that was read says that it is newer."""
+    key = world.crm.put(**GUIDE)
+    read = dict(world.crm.records[key])
+    world.sync()
+    before = (world.crm.own_clock() - timedelta(hours=1)).isoformat()
+    receipt = world.receive({**read, "name": "Old news", "updated_at": before})
+    assert receipt.action == "unchanged"
+    assert world.apply().counts.unchanged == 1
+    assert world.contact(ONE)["nama"] == "Sinta"
 
 
 def test_an_event_that_was_wrong_is_put_right_by_the_next_full_reading(world: World) -> None:

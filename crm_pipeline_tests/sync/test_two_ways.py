@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
+import string
 from typing import Any
 
 import pytest
 
 from crm_pipeline.connection import Connection
+from crm_pipeline.connectors.records import RecordReader
+from crm_pipeline.jsonio import LONGEST_KEY
 from crm_pipeline.store import state
 from crm_pipeline.sync.apply import apply_landed
 from crm_pipeline.sync.context import lease_held
@@ -205,6 +209,21 @@ def test_a_broken_record_is_set_aside_with_its_reason_and_stops_nothing(
     world.crm.put(key, phone=ONE, name="Mended")
     assert counts(world)[1] == (1, 0, 0, 0, 0)
     assert world.rows("rejects") == []
+
+
+def test_a_record_whose_id_cannot_be_kept_is_set_aside_and_stops_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An id of thousands of characters is longer than what an index holds."""
+    reader = RecordReader(world.connection)
+    monkeypatch.setattr(world.crm, "record", lambda key: reader.record(dict(world.crm.records[key])))
+    letters = random.Random(1).choices(string.ascii_letters, k=3000)  # PostgreSQL would pack equal ones
+    world.crm.put("".join(letters), phone=ONE, name="Long")
+    world.crm.put(phone=TWO, name="Good")
+    assert counts(world)[1] == (1, 0, 0, 0, 1)
+    (reject,) = world.rows("rejects")
+    assert reject["reasons"] == {"id": f"is longer than {LONGEST_KEY} characters"}
+    assert world.ids() == {TWO}
 
 
 def test_two_records_that_claim_one_contact_wait_for_a_person(world: World) -> None:
