@@ -37,6 +37,7 @@ from crm_pipeline.checked import (
 from crm_pipeline.connection import Connection, ConnectorType
 from crm_pipeline.connection_file import ConnectionFileError, Source, read_file, validate, with_preset
 from crm_pipeline.logs import LogFormat
+from crm_pipeline.misspelt import misspelt
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -385,14 +386,18 @@ def load_settings(env_file: Path | None = None, **own: Any) -> Settings:
         SettingsError: all mistakes found, one line each.
     """
     file_values = _read_env_file(env_file or Path(".env"), required=env_file is not None)
+    present = [*file_values, *(name for name, value in os.environ.items() if value), *own]
+    slips = misspelt([name.upper() for name in present], [name.upper() for name in Settings.model_fields])
     try:
         settings = Settings(_env_file=env_file or ".env", **own)
     except ValidationError as error:
         details = error.errors(include_input=False, include_url=False)
         names = dict.fromkeys(str(detail["loc"][0]) for detail in details)
         raise SettingsError(
-            *(f"{name.upper()} {Settings.model_fields[name].description}" for name in names)
+            *(f"{name.upper()} {Settings.model_fields[name].description}" for name in names), *slips
         ) from None
+    if slips:
+        raise SettingsError(*slips)
     settings._file_values = file_values  # noqa: SLF001 - ours, and not a variable
     settings.connection  # noqa: B018 - a wrong connection file is a start-up error too
     mail = (settings.alert_mail_to, settings.alert_mail_from, settings.alert_smtp_url)
