@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
-from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from crm_pipeline import instants
@@ -48,6 +48,7 @@ _FALSE = ("false", "0", "no", "off")
 _FLAG_FORM = "must be true, false, 1, 0, yes, no, on or off"
 _KEY_FORM = "must be printable ASCII characters, without blanks at the ends"
 _NETWORKS_FORM = "must be addresses or networks, comma separated, such as 10.0.0.0/8,192.0.2.7"
+_PROXIES_FORM = f"{_NETWORKS_FORM}, not /0: everybody could name an address of his choice"
 DATABASE_FORM = "must be an SQLAlchemy URL: sqlite:///path/to/file or postgresql://user:password@host/name"
 _VENDOR_HOSTS = (
     (re.compile(r"(.+\.)?hubapi\.com"), ConnectorType.HUBSPOT),
@@ -102,6 +103,12 @@ def _flag(value: object) -> bool:
     if text not in _TRUE + _FALSE:
         raise ValueError
     return text in _TRUE
+
+
+def _not_everybody(networks: tuple[Network, ...]) -> tuple[Network, ...]:
+    if any(network.prefixlen == 0 for network in networks):
+        raise ValueError
+    return networks
 
 
 def _whole_number(value: object) -> object:
@@ -267,7 +274,9 @@ class Settings(BaseSettings):
         pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$",
         description="must be a class written module:Class, such as my_package.my_module:Mine",
     )
-    trusted_proxies: Networks = Field((), description=_NETWORKS_FORM)
+    trusted_proxies: Annotated[Networks, AfterValidator(_not_everybody)] = Field(
+        (), description=_PROXIES_FORM
+    )
     allowed_ips: Networks = Field((), description=_NETWORKS_FORM)
     external_crm_timezone: ZoneName = Field("UTC", description=ZONE_FORM)
     external_crm_first_day: Annotated[date, BeforeValidator(_day)] = Field(

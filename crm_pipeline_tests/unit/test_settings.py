@@ -156,7 +156,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "EXTERNAL_CRM_PUSH": ("true", "on", "never"),
     "WEBHOOK_APPLY": ("later",),
     "EXTERNAL_CRM_SERVICE": ("my_package.sub", "my-package:Mine", ":Mine", "a:b:c", "my_module:Mine()"),
-    "TRUSTED_PROXIES": ("10.0.0.1/8", "proxy.example", "10.0.0.0/33"),
+    "TRUSTED_PROXIES": ("10.0.0.1/8", "proxy.example", "10.0.0.0/33", "0.0.0.0/0", "10.0.0.0/8,::/0"),
     "ALLOWED_IPS": ("all", "192.0.2", "192.0.2.7;192.0.2.8"),
     "EXTERNAL_CRM_TIMEZONE": ("Mars/Olympus", "America", "../../etc/passwd", "UTC+7", "/etc/localtime"),
     "EXTERNAL_CRM_FIRST_DAY": (
