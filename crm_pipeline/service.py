@@ -21,13 +21,14 @@ from crm_pipeline.connectors.base import ConnectorError, Window
 from crm_pipeline.garbage import collected_rarely
 from crm_pipeline.settings import PushMode, Settings, SettingsError, load_settings
 from crm_pipeline.status import UNKNOWN, StatusReader
-from crm_pipeline.store import contacts, landing, links, rejects, retention, state, totals, webhooks
+from crm_pipeline.store import contacts, landing, ledger, links, rejects, retention, state, totals, webhooks
 from crm_pipeline.store.engine import writing
 from crm_pipeline.store.rejects import NewReject
 from crm_pipeline.sync import backfill, events, forget, pull, push, resolve
 from crm_pipeline.sync.budget import SharedBudget, interactive, sharing
 from crm_pipeline.sync.calls import CallFigures
 from crm_pipeline.sync.checkup import Finding, Grade, look_at_channel, look_at_crm, look_at_database
+from crm_pipeline.sync.coerce import same
 from crm_pipeline.sync.context import Context, Progress, lease_held, no_progress
 from crm_pipeline.sync.errors import (
     DisabledError,
@@ -104,25 +105,30 @@ class ExternalCrmService(StatusReader):
 
         Raises:
             UnknownContactError: there is no such contact.
-            PushFailedError: the CRM did not take it.
+            PushFailedError: the CRM did not take it, or nothing was written although something differs.
             ConnectorError: the CRM could not be reached.
             DisabledError: pushing is switched off.
         """
         with self._leased("push") as context, interactive(self._budget):
             with context.read() as tx:
                 key = self._contact_key(tx, user_id)
+                stored = contacts.load(tx, [key], lock=False)[key]
             report = self._push(context, no_progress, only=key)
-            external_id, reasons = self._pushed(context, key)
-        if report.counts.rejected or report.pending or external_id is None:
-            text = "; ".join(reasons.values()) or "the contact was not written to the CRM"
-            raise PushFailedError(text, refused=report.counts.rejected > 0)
-        return {
+            external_id, reasons = self._pushed(context, key, report)
+        counts = report.counts
+        refused = counts.rejected + counts.skipped > 0 or (counts.unchanged > 0 and reasons != {})
+        if refused or report.pending or external_id is None:
+            raise PushFailedError(reasons, refused=refused)
+        edited = stored.row_version != stored.pushed_version
+        answer = {
             "success": True,
             "userId": key,
-            "message": "User pushed to external CRM successfully",
+            # Nobody is told that an edit was pushed which the CRM's own has won over.
+            "message": _NOTHING_TO_PUSH if edited and not counts.changed else _PUSHED,
             "externalId": external_id,
-            "action": _action(report.counts),
+            "action": _action(counts),
         }
+        return answer | ({"reasons": reasons} if reasons else {})
 
     def process_webhook(self, payload: dict[str, Any]) -> dict[str, Any]:
         """Land a webhook's object and apply it; the answer of the HTTP API.
@@ -600,10 +606,21 @@ class ExternalCrmService(StatusReader):
             state.ensure(tx, self.connection.name, polling=on)
             state.save(tx, self.connection.name, polling=on)
 
-    def _pushed(self, context: Context, key: str) -> tuple[str | None, dict[str, str]]:
+    def _pushed(self, context: Context, key: str, report: Report) -> tuple[str | None, dict[str, str]]:
+        """The contact's record after a push, and why not all that it holds was written."""
         with context.read() as tx:
             linked = links.load_by_contact(tx, context.name, [key])
             reasons = rejects.reasons(tx, context.name, "push", key)
+            held = ledger.open_fields(tx, context.name, [key]).get(key, {})
+        if report.left_out:
+            reasons = {"record": "; ".join(sorted(report.left_out))}
+        elif linked and not reasons:
+            unwritten = dict.fromkeys(linked[0].edits, _NOT_WRITTEN)
+            waiting = {name: _WAITS for name, each in held.items() if not same(each.internal, each.external)}
+            fields = self.mapping.fields
+            reasons = {
+                fields[name].json_name: why for name, why in (unwritten | waiting).items() if name in fields
+            }
         return (linked[0].external_id if linked else None), reasons
 
 
@@ -616,6 +633,10 @@ class _Taken:
     receipt: Receipt | None = None
 
 
+_PUSHED = "User pushed to external CRM successfully"
+_NOTHING_TO_PUSH = "Nothing to push: the CRM has the same values"
+_WAITS = "waits for a person to settle a conflict"
+_NOT_WRITTEN = "is not written to the CRM"
 _HOOK = "process_webhook"
 """Among the reasons of an event that the hook did not let through."""
 _through_the_api: ContextVar[_Taken | None] = ContextVar("_through_the_api", default=None)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
-from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from crm_pipeline import instants
@@ -37,6 +37,7 @@ from crm_pipeline.checked import (
 from crm_pipeline.connection import Connection, ConnectorType
 from crm_pipeline.connection_file import ConnectionFileError, Source, read_file, validate, with_preset
 from crm_pipeline.logs import LogFormat
+from crm_pipeline.misspelt import misspelt
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -47,6 +48,7 @@ _FALSE = ("false", "0", "no", "off")
 _FLAG_FORM = "must be true, false, 1, 0, yes, no, on or off"
 _KEY_FORM = "must be printable ASCII characters, without blanks at the ends"
 _NETWORKS_FORM = "must be addresses or networks, comma separated, such as 10.0.0.0/8,192.0.2.7"
+_PROXIES_FORM = f"{_NETWORKS_FORM}, not /0: everybody could name an address of his choice"
 DATABASE_FORM = "must be an SQLAlchemy URL: sqlite:///path/to/file or postgresql://user:password@host/name"
 _VENDOR_HOSTS = (
     (re.compile(r"(.+\.)?hubapi\.com"), ConnectorType.HUBSPOT),
@@ -101,6 +103,12 @@ def _flag(value: object) -> bool:
     if text not in _TRUE + _FALSE:
         raise ValueError
     return text in _TRUE
+
+
+def _not_everybody(networks: tuple[Network, ...]) -> tuple[Network, ...]:
+    if any(network.prefixlen == 0 for network in networks):
+        raise ValueError
+    return networks
 
 
 def _whole_number(value: object) -> object:
@@ -266,7 +274,9 @@ class Settings(BaseSettings):
         pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$",
         description="must be a class written module:Class, such as my_package.my_module:Mine",
     )
-    trusted_proxies: Networks = Field((), description=_NETWORKS_FORM)
+    trusted_proxies: Annotated[Networks, AfterValidator(_not_everybody)] = Field(
+        (), description=_PROXIES_FORM
+    )
     allowed_ips: Networks = Field((), description=_NETWORKS_FORM)
     external_crm_timezone: ZoneName = Field("UTC", description=ZONE_FORM)
     external_crm_first_day: Annotated[date, BeforeValidator(_day)] = Field(
@@ -385,14 +395,18 @@ def load_settings(env_file: Path | None = None, **own: Any) -> Settings:
         SettingsError: all mistakes found, one line each.
     """
     file_values = _read_env_file(env_file or Path(".env"), required=env_file is not None)
+    present = [*file_values, *(name for name, value in os.environ.items() if value), *own]
+    slips = misspelt([name.upper() for name in present], [name.upper() for name in Settings.model_fields])
     try:
         settings = Settings(_env_file=env_file or ".env", **own)
     except ValidationError as error:
         details = error.errors(include_input=False, include_url=False)
         names = dict.fromkeys(str(detail["loc"][0]) for detail in details)
         raise SettingsError(
-            *(f"{name.upper()} {Settings.model_fields[name].description}" for name in names)
+            *(f"{name.upper()} {Settings.model_fields[name].description}" for name in names), *slips
         ) from None
+    if slips:
+        raise SettingsError(*slips)
     settings._file_values = file_values  # noqa: SLF001 - ours, and not a variable
     settings.connection  # noqa: B018 - a wrong connection file is a start-up error too
     mail = (settings.alert_mail_to, settings.alert_mail_from, settings.alert_smtp_url)

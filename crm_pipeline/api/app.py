@@ -87,6 +87,19 @@ def require_safe(settings: Settings) -> None:
         )
 
 
+def doubts(settings: Settings) -> Iterator[str]:
+    """What the settings allow and should be told of."""
+    if not settings.api_auth_enabled:
+        yield "API_AUTH_ENABLED IS FALSE: everybody who reaches this address can read and write"
+    for name in ("crm_api_key", "external_crm_webhook_secret"):
+        if any(len(each) < _SHORTEST for each in getattr(settings, name)):
+            yield f"{name.upper()} HOLDS FEWER THAN {_SHORTEST} CHARACTERS: it can be guessed"
+
+
+_SHORTEST = 16
+"""Characters of a secret that nobody guesses, if they were chosen at random."""
+
+
 def _limiter(settings: Settings, log: Log) -> Limiter:
     url = settings.rate_limit_storage
     try:

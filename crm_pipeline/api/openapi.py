@@ -110,6 +110,7 @@ SCHEMAS: Mapping[str, dict[str, Any]] = {
         message=_TEXT,
         externalId=_TEXT,
         action=_choice("created", "updated", "unchanged"),
+        reasons=_REASONS,
     ),
     "Status": _object(
         ("enabled", "mode", "polling", "configured"),

@@ -106,7 +106,7 @@ def _routing(error: Any) -> Problem:
 
 
 def _push_failed(error: Any) -> Problem:
-    return Problem(422 if error.refused else 502, str(error))
+    return Problem(422, str(error), reasons=error.reasons) if error.refused else Problem(502, str(error))
 
 
 _Answer = Callable[[Any], Problem]

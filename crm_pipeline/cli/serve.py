@@ -87,7 +87,7 @@ def _serve_with(
     counter: str | None,
     on_ready: Callable[[], None],
 ) -> None:
-    from crm_pipeline.api.app import create_app
+    from crm_pipeline.api.app import create_app, doubts
     from crm_pipeline.api.counting import Asking
     from crm_pipeline.api.durability import require_durable
     from crm_pipeline.api.limits import Limiter
@@ -110,8 +110,8 @@ def _serve_with(
         receiver = stack.enter_context(closing(Receiver(settings, spawned)))
         app = create_app(service, log, limiter=limiter, land=receiver)
         take_over_logging(settings.log_format)
-        if not settings.api_auth_enabled:
-            log.warning("API_AUTH_ENABLED IS FALSE: everybody who reaches this address can read and write")
+        for doubt in doubts(settings):
+            log.warning(doubt)
         receiver.wait_until_ready()
         running = server(app, on_ready, whole=app.whole, notes=[app.refused])
         running.run(sockets=[listener])  # raises the signal that ended it once more, after an orderly end

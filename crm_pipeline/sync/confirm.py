@@ -23,7 +23,7 @@ from crm_pipeline.sync.coerce import Value, same
 from crm_pipeline.sync.context import Context
 from crm_pipeline.sync.errors import RecordRejected
 from crm_pipeline.sync.identity import is_address
-from crm_pipeline.sync.intend import IntendedWrite
+from crm_pipeline.sync.intend import DELETED_THERE, IntendedWrite
 from crm_pipeline.sync.mapping import Values
 from crm_pipeline.sync.merge import ABSENT, changed
 from crm_pipeline.sync.reports import Outcome, Report
@@ -86,6 +86,7 @@ class Confirmation:
                 else:
                     outcomes[outcome] += 1
         report.counts.add(outcomes)
+        report.left_out |= {DELETED_THERE} if outcomes[Outcome.SKIPPED] else set()
         self._save()
 
     def _load(self, answers: Sequence[Answered]) -> None:
@@ -176,7 +177,10 @@ class Confirmation:
         else:
             self._links.append(link)
         held = self._held_now(result)
-        for name in [name for name in held if _is_ignored(intent, name, held[name])]:
+        ignored = [name for name in held if _is_ignored(intent, name, held[name])]
+        if outcome is Outcome.UPDATED and len(ignored) == len(intent.sent):
+            outcome = Outcome.UNCHANGED
+        for name in ignored:
             theirs = held.pop(name)
             self._conflicts.append(
                 Conflict(intent.contact_id, name, theirs, intent.sent[name], NOT_TAKEN, None, None)

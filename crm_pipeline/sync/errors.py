@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class SyncError(Exception):
     """A step of the sync failed. The text carries no secret and no personal data."""
@@ -24,11 +26,18 @@ class UnknownContactError(SyncError):
 
 
 class PushFailedError(SyncError):
-    """The CRM did not take a contact."""
+    """The CRM did not take a contact, or was not told of it."""
 
-    def __init__(self, text: str, *, refused: bool) -> None:
-        """``refused``: repeating would not help, as the CRM refuses this content or cannot be told it."""
-        super().__init__(text)
+    def __init__(self, reasons: Mapping[str, str], *, refused: bool) -> None:
+        """Say why.
+
+        Args:
+            reasons: for each field (or ``record``), why it was not written.
+            refused: repeating would not help, as the CRM refuses this content or cannot be told it.
+        """
+        told = (reason if name == "record" else f"{name}: {reason}" for name, reason in reasons.items())
+        super().__init__("; ".join(told) or "the contact was not written to the CRM")
+        self.reasons = dict(reasons)
         self.refused = refused
 
 

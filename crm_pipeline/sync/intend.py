@@ -26,6 +26,11 @@ from crm_pipeline.sync.plan import PlannedWrite, plan_write, to_write
 from crm_pipeline.sync.reports import Outcome
 from crm_pipeline.sync.spellings import SECOND_SPELLING, twins
 
+DELETED_THERE = "the record was deleted in the CRM"
+ARCHIVED = "the contact is archived"
+RECORD_LEFT = "select.inward, or a hook, leaves the record out"
+NOT_SELECTED = "select.outward leaves the contact out"
+
 
 class IntendedWrite(NamedTuple):  # a frozen dataclass takes three times as long to make
     """A stored intent, and the call that carries it out."""
@@ -43,6 +48,8 @@ class Batch:
     writes: list[IntendedWrite] = field(default_factory=list)
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     """Of contacts that need no write, or cannot be written."""
+    left_out: set[str] = field(default_factory=set)
+    """Why contacts were skipped."""
     links: dict[str, Link] = field(default_factory=dict)
     """Of the contacts that are written and have one, as it stands when the intents are stored."""
     waiting: int = 0
@@ -86,8 +93,8 @@ class _Planner:
         if link is not None and self._is_wanted_again(contact, link):
             self._dropped.append(link.external_id)
             link = None
-        gone = link is not None and (link.external_deleted_at or link.left_at) is not None
-        if contact.archived_at is not None or gone:
+        if (why := _left_out(contact, link)) is not None:
+            self.batch.left_out.add(why)
             self._settle(contact, Outcome.SKIPPED)
             return
         mapping = self._context.mapping
@@ -101,6 +108,8 @@ class _Planner:
             self._refused.append(NewReject("push", contact.id, rejected.reasons))
             return
         if isinstance(planned, Outcome):
+            if planned is Outcome.SKIPPED:
+                self.batch.left_out.add(NOT_SELECTED)
             self._settle(contact, planned)
         else:
             self.batch.writes.append(self._intended(planned))
@@ -173,3 +182,12 @@ class _Planner:
         )
         write = Write(intent.id, planned.external_id, planned.payload, expected=planned.expected)
         return IntendedWrite(intent, write, planned.shown)
+
+
+def _left_out(contact: StoredContact, link: Link | None) -> str | None:
+    """Why nothing is written for a contact, whatever it holds; None where it takes part."""
+    if link is not None and link.external_deleted_at is not None:
+        return DELETED_THERE
+    if contact.archived_at is not None:
+        return ARCHIVED
+    return RECORD_LEFT if link is not None and link.left_at is not None else None

@@ -77,6 +77,8 @@ class Report:
     """Push: left for the next run (passing failures, unknown outcomes)."""
     contact_ids: list[str] = field(default_factory=list)
     """Apply: contacts created or updated, the first ``CONTACT_IDS_KEPT`` of them."""
+    left_out: set[str] = field(default_factory=set)
+    """Push: why contacts were skipped, each reason once."""
     resumed: bool = False
     """Pull: went on where an earlier one was interrupted; what that had read was not read again."""
     note: str = ""

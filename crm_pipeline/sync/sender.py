@@ -89,6 +89,7 @@ class Sender:
         if self._full == self._size:  # a job's are too many to be kept
             self._links |= plan.links
         self._report.counts.add(plan.outcomes)
+        self._report.left_out |= plan.left_out
         self._report.pending += plan.waiting
         for planned in plan.writes:
             self._planned[planned.write.external_id is None].append(planned)

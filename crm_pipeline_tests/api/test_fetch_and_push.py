@@ -24,7 +24,7 @@ from crm_pipeline.store.engine import reading, writing
 from crm_pipeline_tests.api.served import RECORD, SETTINGS, Served, curl, curl_lines, eventually, serving
 from crm_pipeline_tests.databases import SqliteDatabases
 from crm_pipeline_tests.fakes import dead_holder
-from crm_pipeline_tests.project.pages import DOCS
+from crm_pipeline_tests.project.pages import DOCS, ROOT
 
 FETCH = "/api/external/fetch"
 PUSH = "/api/external/push/"
@@ -117,6 +117,13 @@ def test_the_lines_of_the_page_work(world: World) -> None:
     assert told["push"]["userId"] == "6281000000001@c.us"
     assert told["fetch"]["success"] is True
     assert told["status"]["configured"] is True
+
+
+def test_the_lines_of_the_readme_work(world: World) -> None:
+    """They send a webhook, and ask for the status."""
+    sent, asked = (curl(line, world.api) for line in curl_lines(ROOT / "README.md", "/api/external/"))
+    assert (sent.status_code, sent.json()["userId"]) == (200, "6281299990000@c.us")
+    assert (asked.status_code, asked.json()["configured"]) == (200, True)
 
 
 @pytest.mark.usefixtures("first")

@@ -16,11 +16,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 
+from crm_pipeline.api.app import doubts
 from crm_pipeline.cli.main import run
+from crm_pipeline.settings import load_settings
 from crm_pipeline_tests.api.served import KEY, SECRET, WEBHOOK
 from crm_pipeline_tests.databases import PostgresDatabases, SqliteDatabases
 
@@ -119,6 +122,16 @@ def test_a_taken_port_is_told(refusal: Callable[..., str], monkeypatch: pytest.M
             assert "Address already in use" in refusal("--port", str(taken.getsockname()[1]))
     finally:
         logging.root.handlers[:] = before
+
+
+@pytest.mark.parametrize("length, told", [(15, 1), (16, 0)])
+@pytest.mark.parametrize("name", ["crm_api_key", "external_crm_webhook_secret"])
+def test_a_secret_that_can_be_guessed_is_told(name: str, length: int, told: int) -> None:
+    """Each by its variable, and never by its value; one of two is enough."""
+    chosen: dict[str, Any] = {name: f"{'long-enough-' * 2},{'x' * length}"}
+    warnings = list(doubts(load_settings(**chosen)))
+    assert len(warnings) == told
+    assert all(name.upper() in warning and "xx" not in warning for warning in warnings)
 
 
 def test_an_open_door_is_told_loudly(tmp_path: Path) -> None:

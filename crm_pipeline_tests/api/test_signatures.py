@@ -341,6 +341,32 @@ def dated(body: bytes, time: int = TIME, *, algorithm: Any = "sha512", encoding:
     return proof
 
 
+def test_a_list_may_end_with_several_signatures() -> None:
+    """Whichever is right, as while a sender changes its secret; the name is the same with fewer of them."""
+    judge_it = verifier(
+        Signature(scheme="hmac", value="t={timestamp},v1={digest}", signed="{timestamp}.{body}"),
+        ["new", "old"],
+    )
+    signed = b"%d." % TIME + BODY
+    new, old, strange = (hmac.digest(key, signed, "sha256").hex() for key in (b"new", b"old", b"strange"))
+
+    def told(*digests: str) -> Proof | None:
+        return judge_it(
+            message({"X-Signature": ",".join((f"t={TIME}", *(f"v1={each}" for each in digests)))}), TIME
+        )
+
+    proof = told(new, old)
+    assert proof is not None
+    assert {told(new), told(old), told(strange, new), told("zz", old), told(old, new)} == {proof}
+    assert [told(strange), told("zz"), told(strange, strange), told()] == [None] * 4
+    assert told(*[strange] * 15, new) == proof
+    assert told(*[strange] * 16, new) is None
+    sha = verifier(Signature(scheme="hmac", value="sha256={digest}"), ["new"])
+    right = hmac.digest(b"new", BODY, "sha256").hex()
+    assert sha(message({"X-Signature": f"sha256={right}"}), TIME) is not None
+    assert sha(message({"X-Signature": f"sha256={right},sha256={right}"}), TIME) is None
+
+
 def test_a_message_with_a_signed_time_has_a_name() -> None:
     """The same one however its signature is written, another for another body or time."""
     name = dated(BODY).once

@@ -16,6 +16,7 @@ import jsonschema
 import pytest
 import sqlalchemy as sa
 
+from crm_pipeline.api.bodies import MAX_BYTES
 from crm_pipeline.connection import Connection
 from crm_pipeline.connection_file import read_file, validate
 from crm_pipeline.service import ExternalCrmService
@@ -218,3 +219,15 @@ def test_the_simulators_calls_work(crm: GenericCrm) -> None:
     assert [json.loads(words[-1])["id"] for words in sent] == ["100001", "100002"]
     assert crm.records["100001"]["notes"] == "VIP"
     assert "100002" not in crm.records
+
+
+def test_the_proxies_take_what_the_api_takes_and_log_nobody() -> None:
+    """Bodies up to the same bound; no address as it was sent in the log."""
+    page = (DOCS / "reverse-proxy.md").read_text(encoding="utf-8")
+    assert MAX_BYTES == 1024 * 1024
+    assert re.findall(r"(?:client_max_body_size|max_size) (.*)", page) == ["1m;", "1MiB"]
+    (logged,) = re.findall("log_format .*", page)
+    assert not re.search(r"\$(request|request_uri|uri|args)\b", logged)
+    ((path, told),) = re.findall(r"~(\S+) +(\S+);", page)
+    assert re.match(path, "/api/external/push/6281000000001@c.us")
+    assert told == "/api/external/push/..."

@@ -12,6 +12,7 @@ import pytest
 
 from crm_pipeline.connection import ConnectorType
 from crm_pipeline.logs import LogFormat
+from crm_pipeline.misspelt import misspelt
 from crm_pipeline.settings import Nightly, Settings, SettingsError, load_settings
 
 VARIABLES = tuple(name.upper() for name in Settings.model_fields)
@@ -155,7 +156,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "EXTERNAL_CRM_PUSH": ("true", "on", "never"),
     "WEBHOOK_APPLY": ("later",),
     "EXTERNAL_CRM_SERVICE": ("my_package.sub", "my-package:Mine", ":Mine", "a:b:c", "my_module:Mine()"),
-    "TRUSTED_PROXIES": ("10.0.0.1/8", "proxy.example", "10.0.0.0/33"),
+    "TRUSTED_PROXIES": ("10.0.0.1/8", "proxy.example", "10.0.0.0/33", "0.0.0.0/0", "10.0.0.0/8,::/0"),
     "ALLOWED_IPS": ("all", "192.0.2", "192.0.2.7;192.0.2.8"),
     "EXTERNAL_CRM_TIMEZONE": ("Mars/Olympus", "America", "../../etc/passwd", "UTC+7", "/etc/localtime"),
     "EXTERNAL_CRM_FIRST_DAY": (
@@ -198,6 +199,55 @@ def test_all_mistakes_come_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         "RATE_LIMIT",
         "EXTERNAL_CRM_PUSH",
     ]
+
+
+@pytest.mark.parametrize(
+    "slip, meant",
+    [
+        ("ALLOWED_IP", "ALLOWED_IPS"),
+        ("TRUSTED_PROXY", "TRUSTED_PROXIES"),
+        ("trusted_proxy", "TRUSTED_PROXIES"),
+        ("EXTERNAL_CRM_SYNC_INTERVALL", "EXTERNAL_CRM_SYNC_INTERVAL"),
+        ("EXTERNAL_CMR_PUSH", "EXTERNAL_CRM_PUSH"),
+        ("ALERT_EMAIL_TO", "ALERT_MAIL_TO"),
+        ("CRM_API_KEYS", "CRM_API_KEY"),
+    ],
+)
+def test_a_misspelt_name_is_a_mistake(monkeypatch: pytest.MonkeyPatch, slip: str, meant: str) -> None:
+    """In the environment or the file, with all others, without its value; not where the right one is set."""
+    told = f"{slip.upper()} is no setting; {meant} is"
+    with pytest.raises(SettingsError) as caught:
+        load(monkeypatch, **{slip: SECRET, "RATE_LIMIT": "0"})
+    assert caught.value.problems[1:] == (told,)
+    monkeypatch.setenv("RATE_LIMIT", "1")
+    with pytest.raises(SettingsError, match=told):
+        load_settings()
+    monkeypatch.delenv(slip)
+    Path(".env").write_text(f"{slip}={SECRET}\n")
+    with pytest.raises(SettingsError, match=told):
+        load_settings()
+    assert misspelt({slip.upper(), meant}, VARIABLES) == []
+    Path(".env").write_text(f"{slip}=\n")
+    load_settings()
+
+
+INNOCENT = """
+    ALLOWED_HOSTS ALLOWED_ORIGINS TRUSTED_HOSTS AUTH_ENABLED API_KEY API_URL LOG_LEVEL LOGGING_FORMAT
+    RATELIMIT RATELIMIT_ENABLED RATELIMIT_STORAGE_URL TEST_DATABASE_URL DATABASE_HOST SQLALCHEMY_DATABASE_URI
+    PGHOST PGDATABASE PGUSER POSTGRES_URL REDIS_URL SLACK_URL SMTP_URL MAIL_FROM WEBHOOK_URL WEBHOOK_SECRET
+    DAGSTER_HOME DAGSTER_POSTGRES_URL DAGSTER_PG_DATABASE DAGSTER_CLOUD_URL CODE_SERVER_HOST CODE_SERVER_PORT
+    CRM_PIPELINE_COUNTER PROMETHEUS_MULTIPROC_DIR HUBSPOT_API_KEY HUBSPOT_CLIENT_SECRET SF_CLIENT_ID
+    SF_PRIVATE_KEY ZOHO_REFRESH_TOKEN CRM_API_URL CRM_API_TOKEN CRM_API_KEY_ID MY_CRM_API_KEY CRM_URL
+    EXTERNAL_CRM_CLIENT_ID EXTERNAL_CRM_CLIENT_SECRET EXTERNAL_CRM_REFRESH_TOKEN EXTERNAL_CRM_TOKEN
+    EXTERNAL_CRM_TOKEN_URL EXTERNAL_CRM_API_TOKEN EXTERNAL_CRM_API_SECRET EXTERNAL_CRM_USERNAME
+    HTTP_PROXY HTTPS_PROXY NO_PROXY PATH HOME TZ LANG
+"""
+
+
+def test_names_of_other_programs_are_left_alone() -> None:
+    """Even if they are like ours: whole words differ. Ours are no slips of each other."""
+    assert misspelt(INNOCENT.split(), VARIABLES) == []
+    assert not [name for name in VARIABLES if misspelt({name}, VARIABLES)]
 
 
 def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
