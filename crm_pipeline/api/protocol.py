@@ -230,20 +230,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._clear_deadline()
         self._unread = self._framing = 0
         scope: Any = {**head.scope, "client": self.client, "server": self.server, "scheme": self.scheme}
-        self.cycle = cycle = RequestResponseCycle(
-            scope=scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=False,
-            keep_alive=True,
-            on_response=self.on_response_complete,
-        )
-        cycle.more_body = False
+        self.cycle = cycle = _Exchange(scope, self.server_state.default_headers, self.on_response_complete)
         short(scope, head.headers, body, partial(self._answer, cycle))
         return True
 
@@ -358,6 +345,22 @@ _TOO_LARGE = Problem(431, "The request's headers are too large.")
 
 def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join([b"%b: %b\r\n" % header for header in headers])
+
+
+class _Exchange(RequestResponseCycle):
+    """A request that needed no parsing, and its answer: it is whole, and no task works on it."""
+
+    _unheard = asyncio.Event()
+
+    def __init__(
+        self, scope: Any, default_headers: list[tuple[bytes, bytes]], on_response: Callable[..., None]
+    ) -> None:
+        self.scope = scope
+        self.default_headers = default_headers
+        self.on_response = on_response
+        self.message_event = self._unheard
+        self.keep_alive = True
+        self.more_body = self.disconnected = self.response_started = self.response_complete = False
 
 
 class _Parser(HttpRequestParser):
