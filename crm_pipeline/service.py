@@ -138,6 +138,7 @@ class ExternalCrmService(StatusReader):
 
         Raises:
             RecordRejected: it cannot become a contact; an object is kept as rejected.
+            ConnectorError: it has landed, and waits for a CRM that cannot be asked for what it names.
             DisabledError: switched off.
         """
         taken = _through_the_api.get()
@@ -214,6 +215,8 @@ class ExternalCrmService(StatusReader):
 
         Raises:
             BusyError: another run works the connection all the time that may be waited.
+            ConnectorError: the CRM cannot be asked for what some of them name; these wait.
+            TooManyDeletesError: more contacts would be archived than one run may; these wait.
         """
         with self._leased("apply", wait_seconds) as context:
             return self._recorded(context, "apply", lambda: events.apply_events(context, progress))
