@@ -28,10 +28,17 @@ def misspelt(given: Collection[str], ours: Iterable[str]) -> list[str]:
 def _alike(name: str, other: str) -> bool:
     words, others = name.split("_"), other.split("_")
     return (
-        len(words) == len(others)
+        not _goes_on(name, other)
+        and len(words) == len(others)
         and _share(name, other) >= _ALIKE
         and all(_share(*pair) >= _ALIKE_WORD for pair in zip(words, others, strict=True))
     )
+
+
+def _goes_on(name: str, other: str) -> bool:
+    """Whether it is the other and more: ``RATE_LIMITER`` is meant, and so is ``EXTERNAL_CRM_API_KEY2``."""
+    more = name.removeprefix(other)
+    return name.startswith(other) and (len(more) > 1 or more.isdigit())
 
 
 def _share(one: str, other: str) -> float:

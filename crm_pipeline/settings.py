@@ -105,6 +105,10 @@ def _flag(value: object) -> bool:
     return text in _TRUE
 
 
+_COMMON = frozenset({"crm_api_key", "database_url", "log_format"})
+"""Settings that other programs have variables with names like."""
+
+
 def _not_everybody(networks: tuple[Network, ...]) -> tuple[Network, ...]:
     if any(network.prefixlen == 0 for network in networks):
         raise ValueError
@@ -396,7 +400,8 @@ def load_settings(env_file: Path | None = None, **own: Any) -> Settings:
     """
     file_values = _read_env_file(env_file or Path(".env"), required=env_file is not None)
     present = [*file_values, *(name for name, value in os.environ.items() if value), *own]
-    slips = misspelt([name.upper() for name in present], [name.upper() for name in Settings.model_fields])
+    ours = [name.upper() for name in Settings.model_fields if name not in _COMMON]
+    slips = misspelt([name.upper() for name in present], ours)
     try:
         settings = Settings(_env_file=env_file or ".env", **own)
     except ValidationError as error:

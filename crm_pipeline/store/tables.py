@@ -156,6 +156,15 @@ sa.Index(
     "ix_webhook_events_contact", webhook_events.c.connection, webhook_events.c.contact_id, webhook_events.c.id
 )
 
+sa.Index(
+    "ix_webhook_events_record",
+    webhook_events.c.connection,
+    webhook_events.c.external_id,
+    webhook_events.c.id,
+    sqlite_where=sa.text("external_id IS NOT NULL"),
+    postgresql_where=sa.text("external_id IS NOT NULL"),
+)
+
 intents = sa.Table(
     "intents",
     metadata,

@@ -94,6 +94,13 @@ _NEWEST = sa.select(*_STORED).where(
         .group_by(events.c.contact_id)
     )
 )
+_NEWEST_ABOUT = sa.select(events.c.external_id, *_STORED).where(
+    events.c.id.in_(
+        sa.select(sa.func.max(events.c.id))
+        .where(events.c.connection == sa.bindparam("name"), one_of(events.c.external_id, "ids"))
+        .group_by(events.c.external_id)
+    )
+)
 _BY_EVENT_ID = sa.select(*_STORED).where(
     events.c.connection == sa.bindparam("name"), one_of(events.c.event_id, "ids")
 )
@@ -148,6 +155,14 @@ def newest_of(tx: Connection, connection: str, contact_ids: Collection[str]) -> 
     rows: Iterable[Any] = tx.execute(_NEWEST, {"name": connection, "ids": list(contact_ids)})
     found = [StoredEvent(*row) for row in rows]
     return {str(event.contact_id): event for event in found}
+
+
+def newest_about(tx: Connection, connection: str, external_ids: Collection[str]) -> dict[str, StoredEvent]:
+    """The newest event about each record."""
+    if not external_ids:
+        return {}
+    rows: Iterable[Any] = tx.execute(_NEWEST_ABOUT, {"name": connection, "ids": list(external_ids)})
+    return {row[0]: StoredEvent(*row[1:]) for row in rows}
 
 
 def waiting(tx: Connection, connection: str, now: datetime, limit: int) -> list[LandedEvent]:

@@ -21,7 +21,7 @@ from crm_pipeline.sync.apply import apply_landed
 from crm_pipeline.sync.context import Context, Progress, no_progress
 from crm_pipeline.sync.errors import RecordRejected, TooManyDeletesError
 from crm_pipeline.sync.mapping import Values
-from crm_pipeline.sync.read_back import FIRST_RETRY, LONGEST_REST, ReadBack, read_back, wait_for_crm
+from crm_pipeline.sync.read_back import FIRST_RETRY, LONGEST_REST, ReadBack, is_away, put_off, read_back
 from crm_pipeline.sync.reports import CONTACT_IDS_KEPT, Outcome, Report
 from crm_pipeline.sync.settle import News, Settler
 from crm_pipeline.sync.workset import Workset
@@ -94,8 +94,7 @@ def apply_events(context: Context, progress: Progress = no_progress) -> Report:
         total = webhooks.count_waiting(tx, context.name, context.clock())
     while total and this.go_on():
         progress(this.report.counts.seen, total)
-    if this.too_many is not None:
-        raise this.too_many
+    this.end()
     this.report.duration_seconds = time.monotonic() - started
     return this.report
 
@@ -106,14 +105,12 @@ class _Pass:
     def __init__(self, context: Context) -> None:
         self.report = Report("apply")
         self._context = context
-        self.too_many: TooManyDeletesError | None = None
+        self._unanswered: list[list[int]] = []  # rows of each attempt since the CRM answered last
+        self._away: ConnectorError | None = None
+        self._too_many: TooManyDeletesError | None = None
 
     def go_on(self) -> bool:
-        """Apply the next events; False when none is due any more.
-
-        Raises:
-            ConnectorError: the CRM is away, and they name records.
-        """
+        """Apply the next events; False when none is due any more."""
         context = self._context
         rows = _begin(context)
         if not rows:
@@ -122,33 +119,60 @@ class _Pass:
             why = {"record": f"gave up after {MOST_ATTEMPTS} attempts that ended without a result"}
             self._give_up(rows, why)
             return True
-        try:
-            read = self._read_back(rows)
-        except ConnectorError as error:
-            wait_for_crm(context, rows, error)
-            return True  # each alone from now on, and one that is alone has to wait
+        read: ReadBack | None = None
+        asked = [row for row in rows if row.external_id is not None and context.connection.webhook.read_back]
+        if asked:
+            read = self._read_back(asked)
+        if asked and read is None:
+            if self._away is None:
+                return True  # each alone from now on, and one that is alone has to wait
+            rows = [row for row in rows if row not in asked]
+            if not rows:
+                return True
         try:
             with context.write() as tx:
                 done = _apply_rows(context, tx, rows, read)
         except (IntegrityError, DataError):
-            if len(rows) == 1:
+            # Another program may have stored the same contact a moment ago, which a second try sees.
+            if len(rows) == 1 and rows[0].attempts:
                 self._give_up(rows, {"record": "holds a value the database cannot store"})
             return True  # the next attempt takes them one by one
         self._report(done)
         return True
 
+    def end(self) -> None:
+        """Tell what could not be done.
+
+        Raises:
+            ConnectorError, TooManyDeletesError: as ``apply_events``.
+        """
+        if self._away is not None:
+            raise self._away
+        if self._too_many is not None:
+            raise self._too_many
+
     def _read_back(self, rows: Sequence[LandedEvent]) -> ReadBack | None:
-        """What became of the records that these name; None where they speak for themselves."""
+        """What became of the records that these name; None where they cannot be read now."""
         context = self._context
+        self._unanswered.append([row.id for row in rows])
         named = list(dict.fromkeys(row.external_id for row in rows if row.external_id is not None))
-        if not (named and context.connection.webhook.read_back):
-            return None
         calls = context.connector.calls
         try:
-            read = read_back(context, named)
+            read = read_back(context, named) if self._away is None else None
+        except ConnectorError as error:
+            read = None
+            if is_away(context, named, error):
+                self._away = error
+            elif len(named) == 1:
+                self._unanswered.clear()  # its own fault
         finally:
             self.report.api_calls += context.connector.calls - calls
-        self.too_many = self.too_many or read.too_many
+        if self._away is not None:
+            put_off(context, self._unanswered)
+        if read is not None or self._away is not None:
+            self._unanswered.clear()
+        if read is not None:
+            self._too_many = self._too_many or read.too_many
         return read
 
     def _give_up(self, rows: Sequence[LandedEvent], reasons: dict[str, str]) -> None:

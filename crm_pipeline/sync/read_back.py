@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -13,7 +13,6 @@ from crm_pipeline.connectors.base import (
     CrmUnavailableError,
 )
 from crm_pipeline.store import landing, links, webhooks
-from crm_pipeline.store.webhooks import LandedEvent
 from crm_pipeline.sync.absence import ask
 from crm_pipeline.sync.apply import apply_landed
 from crm_pipeline.sync.context import Context
@@ -63,40 +62,36 @@ def read_back(context: Context, named: Sequence[str]) -> ReadBack:
     return ReadBack(became, held, too_many)
 
 
-def wait_for_crm(context: Context, rows: Sequence[LandedEvent], error: ConnectorError) -> None:
-    """Nothing came of reading what these events name: is it the CRM, or is it they?
+def is_away(context: Context, named: Collection[str], error: ConnectorError) -> bool:
+    """Nothing came of reading these records: is it the CRM, or is it they?
 
-    Where the CRM is away, their attempt does not count, and all wait that it would be asked for:
-    the longer the oldest has waited, the longer.
-
-    Raises:
-        ConnectorError: it is away.
+    Others tell, drawn by lot: one that is linked, and one that another event names. Where there is
+    no other, several go on one by one, and of one alone the error has to tell.
     """
-    if not _is_away(context, [row.external_id for row in rows if row.external_id is not None], error):
-        return
+    with context.read() as tx:
+        others = {store.some_record(tx, context.name, named) for store in (links, webhooks)} - {None}
+    if not others:
+        return len(named) == 1 and isinstance(error, _AWAY)
+    return not any(_can_read(context, other) for other in others if other is not None)
+
+
+def _can_read(context: Context, external_id: str) -> bool:
+    try:
+        context.connector.read([external_id])
+    except ConnectorError:
+        return False
+    return True
+
+
+def put_off(context: Context, tried: Iterable[Sequence[int]]) -> None:
+    """The CRM is away: attempts of these rows do not count, and all wait that it would be asked for.
+
+    The longer the oldest has waited, the longer.
+    """
     now = context.clock()
     with context.write() as tx:
         oldest = webhooks.unapplied(tx, context.name).oldest_at or now
         rest = min(max((now - oldest) / 2, FIRST_RETRY), LONGEST_REST)
-        webhooks.take_back_attempt(tx, [row.id for row in rows])
+        for row_ids in tried:
+            webhooks.take_back_attempt(tx, row_ids)
         webhooks.postpone_all_about_records(tx, context.name, now + rest)
-    raise error
-
-
-def _is_away(context: Context, named: Sequence[str], error: ConnectorError) -> bool:
-    """Whether it cannot be asked for anything: one that it is known to have tells, drawn by lot.
-
-    Where none is known, one that another event names; and where there is no other, the error has to tell.
-    """
-    besides = named if len(named) == 1 else ()  # of several, only some may be what cannot be read
-    with context.read() as tx:
-        other = links.some_record(tx, context.name, besides) or webhooks.some_record(
-            tx, context.name, besides
-        )
-    if other is None:
-        return isinstance(error, _AWAY)
-    try:
-        context.connector.read([other])
-    except ConnectorError:
-        return True
-    return False

@@ -144,6 +144,8 @@ class _Desk:
         self._work = work
         about = [whose for each in read if each.identity is not None for whose in self._whose(each)]
         self._newest = webhooks.newest_of(tx, name, set(filter(None, about)))
+        records = {each.external_id for each in read if each.external_id is not None}
+        self._newest_about = webhooks.newest_about(tx, name, records)
         self._forgotten = forgotten.among(tx, name, {each for one in read for each in one.names})
         self._mapping = reception.mapping
         self._settler = Settler(work, reception.mapping, reception.connection, self._began_at)
@@ -192,6 +194,8 @@ class _Desk:
         if read.identity is None:
             return None
         found = [self._newest[each] for each in self._whose(read) if each in self._newest]
+        if read.external_id in self._newest_about:  # it may have come under another number
+            found.append(self._newest_about[read.external_id])
         newest = max(found, key=lambda event: event.received_at, default=None)
         return newest if newest is not None and newest.content_hash == read.digest else None
 
@@ -241,6 +245,8 @@ class _Desk:
         self._known[event_id] = stored
         if contact_id is not None:
             self._newest[contact_id] = stored
+        if read.external_id is not None:
+            self._newest_about[read.external_id] = stored
         return stored
 
 

@@ -386,7 +386,7 @@ def test_hints_wait_while_the_crm_is_away_and_cost_no_attempt(world: World, numb
         asked.times = 0
         with pytest.raises(CrmUnavailableError):
             world.apply()
-        assert asked.times <= 2
+        assert asked.times <= 3
         assert world.apply().counts.seen == 0  # nothing is due: it is not hammered
         world.crm.clock.pass_by(hours=2)
     assert set(outcomes(world).values()) == {None}
@@ -410,14 +410,31 @@ class Faulty:
 
 
 def test_what_names_no_record_waits_for_no_crm(world: World) -> None:
-    """It says all there is to say by itself."""
+    """It says all there is to say by itself, though new hints come with it, and before it."""
     hints(world, 3)
     world.crm.fault = unavailable
-    world.receive({"phone": "6281100000099@c.us", "name": "Fine"})
-    with pytest.raises(CrmUnavailableError):
-        world.apply()
-    world.apply()
-    assert world.ids() == {"6281100000099@c.us"}
+    for number in range(5):
+        world.receive({"id": world.crm.put(phone=f"628110000050{number}@c.us")})
+        world.receive({"phone": f"628110000090{number}@c.us", "name": "Fine"})
+        with pytest.raises(CrmUnavailableError):
+            world.apply()
+        assert f"628110000090{number}@c.us" in world.ids()
+        world.crm.clock.pass_by(minutes=1)
+    assert len(world.ids()) == 5
+
+
+def test_two_events_about_one_record_that_cannot_be_read(world: World) -> None:
+    """None of them tells of the CRM: it is asked for others, or its error tells."""
+    (poison,) = hints(world, 1)
+    world.receive({"id": poison, "again": True})
+    cannot_read(world, poison, error=CrmRefusedError)
+    world.receive({"phone": "6281100000900@c.us", "name": "Fine"})
+    for _ in range(12):
+        with suppress(ConnectorError):
+            world.apply()
+        world.crm.clock.pass_by(hours=1)
+    assert world.ids() == {"6281100000900@c.us"}
+    assert outcomes(world)[poison] == "rejected"
 
 
 @pytest.mark.parametrize("error", [CrmRefusedError, AccessRefusedError])
@@ -494,6 +511,20 @@ def test_hints_of_too_many_deletes_wait_for_leave(world: World) -> None:
     world.apply()
     assert None not in outcomes(world).values()
     assert sum(row["archived_at"] is not None for row in world.rows("contacts")) == 29
+
+
+def test_a_number_that_is_changed_back_is_no_repeat(world: World) -> None:
+    """What came in between about the record, under another number, makes it news; waiting or applied."""
+    for key, applied in (("r1", False), ("r2", True)):
+        one, two = f"62811000010{key[1]}@c.us", f"62811000020{key[1]}@c.us"
+        world.receive({"id": key, "phone": one})
+        if applied:
+            world.apply()
+        world.receive({"id": key, "phone": two})
+        assert not world.receive({"id": key, "phone": one}).duplicate
+        world.apply()
+        assert one in world.ids()
+        assert two not in world.ids()
 
 
 def test_a_hint_is_about_the_contact_that_its_record_is(world: World) -> None:

@@ -1,4 +1,4 @@
-"""Contacts in odd spellings are found without a look at all the others.
+"""Contacts in odd spellings, and events about a record, are found without a look at all others.
 
 Revision: 0009
 Follows: 0008
@@ -21,7 +21,7 @@ _ODDLY_SPELLED = (
 
 
 def upgrade() -> None:
-    """Add the index."""
+    """Add the indexes."""
     op.create_index(
         "ix_contacts_oddly_spelled",
         "contacts",
@@ -29,4 +29,12 @@ def upgrade() -> None:
         unique=False,
         sqlite_where=sa.text(_ODDLY_SPELLED),
         postgresql_where=sa.text(_ODDLY_SPELLED),
+    )
+    op.create_index(
+        "ix_webhook_events_record",
+        "webhook_events",
+        ["connection", "external_id", "id"],
+        unique=False,
+        sqlite_where=sa.text("external_id IS NOT NULL"),
+        postgresql_where=sa.text("external_id IS NOT NULL"),
     )
