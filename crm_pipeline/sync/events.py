@@ -126,7 +126,7 @@ class _Pass:
         if asked and read is None:
             if self._away is None:
                 return True  # each alone from now on, and one that is alone has to wait
-            rows = [row for row in rows if row not in asked]
+            rows = [row for row in rows if row.external_id is None]
             if not rows:
                 return True
         try:

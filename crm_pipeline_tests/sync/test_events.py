@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from crm_pipeline.connection import Connection
 from crm_pipeline.connectors.base import (
@@ -412,6 +413,7 @@ class Faulty:
 def test_what_names_no_record_waits_for_no_crm(world: World) -> None:
     """It says all there is to say by itself, though new hints come with it, and before it."""
     hints(world, 3)
+    world.apply()  # these are linked, and tell that the CRM is away
     world.crm.fault = unavailable
     for number in range(5):
         world.receive({"id": world.crm.put(phone=f"628110000050{number}@c.us")})
@@ -420,7 +422,9 @@ def test_what_names_no_record_waits_for_no_crm(world: World) -> None:
             world.apply()
         assert f"628110000090{number}@c.us" in world.ids()
         world.crm.clock.pass_by(minutes=1)
-    assert len(world.ids()) == 5
+    assert len(world.ids()) == 8
+    applied = [row for row in world.rows("webhook_events") if row["outcome"] is not None]
+    assert {row["attempts"] for row in applied} == {1}  # none had to be taken alone
 
 
 def test_two_events_about_one_record_that_cannot_be_read(world: World) -> None:
@@ -488,6 +492,24 @@ def test_an_event_that_kills_its_worker_holds_up_no_other(
             world.apply()
     world.crm.clock.pass_by(hours=1)
     assert world.apply().counts.rejected == 1
+
+
+def test_an_event_that_meets_another_programs_insert_has_a_second_try(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the database refuses once may be a contact that somebody stored a moment ago."""
+    world.receive(GUIDE)
+    usual, refusals = events.hear, iter([IntegrityError("INSERT", None, ValueError())])
+
+    def refused_once(*arguments: Any) -> Any:
+        for refusal in refusals:
+            raise refusal
+        return usual(*arguments)
+
+    monkeypatch.setattr(events, "hear", refused_once)
+    assert world.apply().counts.rejected == 0
+    world.crm.clock.pass_by(minutes=5)
+    assert world.apply().counts.created == 1
 
 
 def test_hints_of_too_many_deletes_wait_for_leave(world: World) -> None:
